@@ -1,0 +1,49 @@
+/* base.c: error records and hashing. */
+#include "base.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+realm_status base_fail(realm_error *err, realm_status code, const char *format, ...) {
+    if (err == NULL || err->code != REALM_OK) return code;
+    err->code = (int32_t)code;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(err->message, sizeof err->message, format, args);
+    va_end(args);
+    for (char *c = err->message; *c; c++) { /* names from files must not break the one-line promise */
+        if ((unsigned char)*c < 0x20) *c = '?';
+    }
+    return code;
+}
+
+realm_status base_fail_memory(realm_error *err, const char *what, uint64_t bytes) {
+    return base_fail(err, REALM_E_OUT_OF_MEMORY, "out of memory: %s needs %llu bytes", what, (unsigned long long)bytes);
+}
+
+void base_error_clear(realm_error *err) {
+    if (err != NULL) *err = (realm_error){0};
+}
+
+uint32_t realm_abi_version(void) { return REALM_ABI_VERSION; }
+
+const char *realm_status_name(realm_status status) {
+    static const char *const names[] = REALM_STATUS_NAMES;
+    return (unsigned)status < REALM_STATUS_COUNT ? names[status] : "unknown";
+}
+
+uint64_t base_hash(const void *data, size_t size, uint64_t seed) {
+    const uint8_t *bytes = data;
+    uint64_t hash = seed ^ (size * 0x9e3779b97f4a7c15u);
+    while (size > 0) { /* eight bytes a round, multiply and fold */
+        size_t take = size < 8 ? size : 8;
+        uint64_t word = 0;
+        memcpy(&word, bytes, take);
+        hash = (hash ^ word) * 0xd6e8feb86659fd93u;
+        hash ^= hash >> 32;
+        bytes += take;
+        size -= take;
+    }
+    hash *= 0xd6e8feb86659fd93u;
+    return hash ^ (hash >> 29);
+}

@@ -1,0 +1,322 @@
+/* realm.h: the whole public API of the Realm core.
+ *
+ * A host embeds the core through this header alone. The layers, top to bottom:
+ *   runtime   thread pool, completion queue, the turn-taking between models      core/runtime.c
+ *   model     one GGUF file: tokenizer, plan, engine; shared by every context    core/model.c
+ *   context   the host side of one realm: granted models, sessions, tickets      core/context.c
+ *   session   one sequence of tokens with its KV cache                           core/engine.c
+ *   ticket    one submitted piece of work; completes later, never blocks
+ *
+ * Conventions
+ * - Fallible functions return realm_status and fill *err (may be NULL) with a code and one readable line.
+ * - Handles inside a context (models, sessions, tickets, tensors) are u32 capabilities, never pointers; 0 is no handle.
+ * - Buffers out: "returns the full size, writes at most cap".
+ * - Functions on one context may be called from any thread, by one thread at a time. Different contexts are independent.
+ * - Strings are UTF-8 with an explicit length unless said otherwise; paths are NUL-terminated UTF-8.
+ */
+#ifndef REALM_H
+#define REALM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "realm_status.h" /* generated from guest_src/realm.wit: realm_status, REALM_OK, REALM_E_... */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#define REALM_API __declspec(dllexport)
+#elif defined(__GNUC__)
+#define REALM_API __attribute__((visibility("default")))
+#else
+#define REALM_API
+#endif
+
+#define REALM_ABI_VERSION 1u
+#define REALM_ERROR_CAP 256
+
+typedef struct realm_error {
+    int32_t code;                  /* a realm_status; REALM_OK while nothing failed */
+    char message[REALM_ERROR_CAP]; /* NUL-terminated, one line, says what to do where that is known */
+} realm_error;
+
+/* Version of this ABI (REALM_ABI_VERSION of the library) and the stable kebab-case name of a status ("invalid-gguf"). */
+REALM_API uint32_t realm_abi_version(void);
+REALM_API const char *realm_status_name(realm_status status);
+
+/* ---- runtime ------------------------------------------------------------------------------------------------- */
+
+typedef struct realm_runtime realm_runtime;
+
+enum { /* realm_runtime_options.features: instruction sets the kernels may use; 0 means all the machine has */
+    REALM_CPU_PORTABLE = 1u << 0,
+    REALM_CPU_AVX2 = 1u << 1,   /* with FMA and F16C */
+    REALM_CPU_AVX512 = 1u << 2, /* F, BW, VL, DQ and VNNI */
+};
+
+enum { REALM_EXECUTOR_CPU = 0, REALM_EXECUTOR_FAKE = 1 };
+
+typedef struct realm_runtime_options {
+    uint32_t threads;     /* compute threads, the driver included; 0: the processors this process may use */
+    uint32_t features;    /* mask of REALM_CPU_...; 0: the best there is */
+    uint32_t executor;    /* REALM_EXECUTOR_FAKE: no forward pass, logits are a fixed cheap function (tests, overhead) */
+    uint32_t no_driver;   /* 1: no driver thread; the host calls realm_runtime_step itself */
+    uint32_t batch_rows;  /* most token rows computed in one step; 0: 256 */
+    uint32_t reserved;
+    uint64_t kv_bytes;    /* hard budget for the KV pages of all models; 0: half of physical memory */
+} realm_runtime_options;
+
+/* Creates a runtime and, unless no_driver, starts its driver thread. */
+REALM_API realm_status realm_runtime_create(const realm_runtime_options *options, realm_runtime **out, realm_error *err);
+/* Stops the driver and frees everything. Contexts and models must be closed before; what is left is closed here. */
+REALM_API void realm_runtime_destroy(realm_runtime *rt);
+/* The kernels in use: "portable", "avx2", "avx512". Static string. */
+REALM_API const char *realm_runtime_kernels(const realm_runtime *rt);
+/* Mask of REALM_CPU_... this machine can run. */
+REALM_API uint32_t realm_cpu_features(void);
+REALM_API uint32_t realm_runtime_threads(const realm_runtime *rt);
+
+typedef struct realm_completion {
+    uint64_t tag;     /* the context's tag */
+    uint32_t ticket;
+    uint32_t state;   /* realm_ticket_state at the time of the event */
+} realm_completion;
+
+/* Takes up to cap completions (tickets that made progress or ended), waiting at most timeout_ns (UINT64_MAX: for ever) when
+ * there are none. Returns how many; 0 on timeout, wake or shutdown. Calling it also tells the engine that the host has
+ * acted on all completions taken before: the engine waits for that (a little) so that decoding realms step together. */
+REALM_API uint32_t realm_runtime_wait(realm_runtime *rt, realm_completion *out, uint32_t cap, uint64_t timeout_ns);
+/* Makes a waiting realm_runtime_wait return 0. */
+REALM_API void realm_runtime_wake(realm_runtime *rt);
+/* For no_driver hosts: runs at most one slice of work of about `budget` (in multiply-adds; 0: a whole step).
+ * *busy is 1 while there is more to do. */
+REALM_API realm_status realm_runtime_step(realm_runtime *rt, uint64_t now_ns, uint64_t budget, uint32_t *busy, realm_error *err);
+
+typedef struct realm_runtime_stats {
+    uint64_t steps;          /* batches executed */
+    uint64_t rows;           /* token rows computed in them */
+    uint64_t step_ns;        /* time spent executing */
+    uint64_t prefix_hits;    /* tokens not computed because their pages were found */
+    uint64_t kv_bytes_used;
+    uint64_t kv_bytes_limit;
+    uint64_t reserved[4];
+} realm_runtime_stats;
+REALM_API void realm_runtime_get_stats(realm_runtime *rt, realm_runtime_stats *out);
+
+/* ---- model --------------------------------------------------------------------------------------------------- */
+
+typedef struct realm_model realm_model;
+typedef struct realm_loader realm_loader;
+
+enum { REALM_LOAD_FULL = 0, REALM_LOAD_VOCAB = 1, REALM_LOAD_HEADER = 2 };
+enum { REALM_KV_F16 = 0, REALM_KV_F32 = 1 };
+
+typedef struct realm_model_options {
+    uint32_t mode;           /* REALM_LOAD_...: weights too, tokenizer only, or metadata only */
+    uint32_t context_length; /* most tokens in one session; 0: the model's own, capped at 131072 */
+    uint32_t kv_type;        /* REALM_KV_...: default of new sessions */
+    uint32_t prefetch;       /* 1: ask the system to read the weights ahead while loading */
+} realm_model_options;
+
+/* Loading goes in steps so that the host can show progress and stop between them. begin maps the file; each step does a
+ * bounded piece and reports progress in [0, 1]; finish hands out the model. abandon frees all, at any point. */
+REALM_API realm_status realm_loader_begin(realm_runtime *rt, const char *path, const realm_model_options *options,
+                                          realm_loader **out, realm_error *err);
+/* The same over bytes the caller keeps alive until the model is closed. */
+REALM_API realm_status realm_loader_begin_bytes(realm_runtime *rt, const void *data, uint64_t size,
+                                                const realm_model_options *options, realm_loader **out, realm_error *err);
+REALM_API realm_status realm_loader_step(realm_loader *loader, float *progress, realm_error *err);
+/* After progress reached 1. Frees the loader in every case. */
+REALM_API realm_status realm_loader_finish(realm_loader *loader, realm_model **out, realm_error *err);
+REALM_API void realm_loader_abandon(realm_loader *loader);
+
+/* Drops the caller's reference; contexts that were granted the model keep it alive until they end. */
+REALM_API void realm_model_close(realm_model *model);
+
+typedef struct realm_model_info {
+    uint32_t vocab_size;      /* tokens */
+    uint32_t context_length;  /* tokens one session may hold */
+    uint32_t embedding_length;
+    uint32_t layer_count;
+    uint32_t head_count;
+    uint32_t head_count_kv;
+    uint32_t bos, eos, eot;   /* token ids, UINT32_MAX when there is none */
+    uint32_t add_bos, add_eos;
+    uint32_t has_weights;
+    uint64_t parameter_count;
+    uint64_t weight_bytes;    /* tensor data in the file */
+    uint64_t kv_bytes_per_token;
+} realm_model_info;
+REALM_API void realm_model_get_info(const realm_model *model, realm_model_info *out);
+/* JSON text of architecture, metadata (long arrays shortened) and tensors. Returns the full size. */
+REALM_API size_t realm_model_describe(const realm_model *model, char *out, size_t cap);
+/* A metadata string by key: pointer into the file's bytes, not NUL-terminated; returns 0 when absent or no string. */
+REALM_API int realm_model_string(const realm_model *model, const char *key, const char **data, size_t *size);
+
+enum { /* flags of encode */
+    REALM_ENCODE_ADD_SPECIAL = 1u << 0,   /* BOS/EOS as the model's metadata asks */
+    REALM_ENCODE_PARSE_SPECIAL = 1u << 1, /* control tokens written as text become their ids */
+};
+enum { /* flags of decode */
+    REALM_DECODE_SPECIAL = 1u << 0,     /* write control tokens as text instead of nothing */
+    REALM_DECODE_TEXT_START = 1u << 1,  /* ids begin a text: undo the space the tokenizer put before it */
+};
+/* text (size bytes, any bytes: invalid UTF-8 is treated bytewise) -> ids. *count gets the full number, cap are written. */
+REALM_API realm_status realm_model_encode(const realm_model *model, const char *text, size_t size, uint32_t flags,
+                                          uint32_t *ids, size_t cap, size_t *count, realm_error *err);
+/* ids -> bytes (may end inside a UTF-8 character). *size gets the full size, at most cap are written. */
+REALM_API realm_status realm_model_decode(const realm_model *model, const uint32_t *ids, size_t count, uint32_t flags,
+                                          char *out, size_t cap, size_t *size, realm_error *err);
+
+/* ---- context: the host side of one realm ---------------------------------------------------------------------- */
+
+typedef struct realm_context realm_context;
+
+typedef struct realm_limits { /* 0: no limit of its own (the runtime's and the model's still hold) */
+    uint32_t sessions;       /* open at once */
+    uint32_t tickets;        /* in flight at once */
+    uint64_t kv_tokens;      /* KV positions held by all sessions together */
+    uint64_t tensor_bytes;   /* host tensors and layer store */
+    uint32_t weight;         /* share of compute, 1 when 0 */
+    uint32_t reserved;
+} realm_limits;
+
+/* tag comes back in every completion. tenant keys the prefix cache: contexts of one tenant share prefixes, others never. */
+REALM_API realm_status realm_context_create(realm_runtime *rt, uint64_t tag, uint64_t tenant, const realm_limits *limits,
+                                            realm_context **out, realm_error *err);
+/* Cancels what runs, frees sessions, tickets and tensors. The rows of a running step are dropped when it ends. */
+REALM_API void realm_context_destroy(realm_context *ctx);
+/* Lets the realm use a model; *handle names it inside the context (1, 2, ...). */
+REALM_API realm_status realm_context_grant(realm_context *ctx, realm_model *model, uint32_t *handle, realm_error *err);
+REALM_API realm_status realm_context_revoke(realm_context *ctx, uint32_t handle, realm_error *err);
+/* The model behind a granted handle, or NULL. Borrowed. */
+REALM_API realm_model *realm_context_model(realm_context *ctx, uint32_t handle);
+
+typedef struct realm_session_options {
+    uint32_t kv_type;        /* REALM_KV_... */
+    uint32_t context_length; /* 0: the model's */
+    uint32_t no_prefix;      /* 1: neither use nor feed the prefix cache */
+    uint32_t priority;       /* inside the tenant, higher first */
+} realm_session_options;
+
+REALM_API realm_status realm_session_open(realm_context *ctx, uint32_t model, const realm_session_options *options,
+                                          uint32_t *session, realm_error *err);
+REALM_API realm_status realm_session_close(realm_context *ctx, uint32_t session, realm_error *err);
+/* Tokens in the session's KV (submitted work included once it has completed). */
+REALM_API realm_status realm_session_position(realm_context *ctx, uint32_t session, uint32_t *position, realm_error *err);
+/* Forgets all tokens from `position` on. Refused (busy) while work is in flight. */
+REALM_API realm_status realm_session_rewind(realm_context *ctx, uint32_t session, uint32_t position, realm_error *err);
+
+typedef enum realm_ticket_state {
+    REALM_TICKET_PENDING = 0,
+    REALM_TICKET_PROGRESS = 1, /* generate: new tokens can be taken, more will come */
+    REALM_TICKET_READY = 2,
+    REALM_TICKET_FAILED = 3,   /* realm_ticket_error says why; cancelled is one reason */
+} realm_ticket_state;
+
+typedef struct realm_sampling {
+    float temperature;        /* 0: greedy; else > 0 */
+    uint32_t top_k;           /* 0: off */
+    float top_p;              /* (0, 1]; 1: off */
+    float min_p;              /* [0, 1]; 0: off */
+    float repetition_penalty; /* > 0; 1: off */
+    float frequency_penalty;  /* [-2, 2]; 0: off */
+    float presence_penalty;   /* [-2, 2]; 0: off */
+    uint32_t penalty_window;  /* last tokens looked at; 0: 64 */
+    uint64_t seed;
+    uint32_t bias_count;      /* logit biases: ids and values below */
+    uint32_t ignore_end;      /* 1: end tokens neither stop nor are sampled */
+    const uint32_t *bias_ids; /* (bias_count,) */
+    const float *bias_values; /* (bias_count,) added to the logits; -inf bans a token */
+} realm_sampling;
+
+typedef struct realm_token {
+    uint32_t id;
+    uint32_t is_end;  /* 1: an end-of-generation token of the model */
+    float logprob;    /* natural log of the token's probability under the unmodified logits */
+} realm_token;
+
+/* Submits tokens after the session's position; when ready, the logits after the last token can be sampled. */
+REALM_API realm_status realm_forward(realm_context *ctx, uint32_t session, const uint32_t *tokens, uint32_t count,
+                                     uint32_t *ticket, realm_error *err);
+/* Runs layers [first, first + count) for `tokens`; slices must follow each other from 0 to the last layer, tokens are given
+ * with the first slice (later slices pass count_tokens 0). After the last slice the logits can be sampled. */
+REALM_API realm_status realm_forward_layers(realm_context *ctx, uint32_t session, uint32_t first, uint32_t count,
+                                            const uint32_t *tokens, uint32_t count_tokens, uint32_t *ticket,
+                                            realm_error *err);
+/* Like forward, and writes the logits of every given token to out (count, vocab_size) f32 before the ticket is ready.
+ * Host only; out must stay valid until the ticket ended. */
+REALM_API realm_status realm_forward_logits(realm_context *ctx, uint32_t session, const uint32_t *tokens, uint32_t count,
+                                            float *out, uint32_t *ticket, realm_error *err);
+/* Like forward, and the ticket yields count scores: the log probability of each token given all before it
+ * (of the first one: given the session's last logits; NAN in an empty session). Take them with realm_ticket_scores. */
+REALM_API realm_status realm_score(realm_context *ctx, uint32_t session, const uint32_t *tokens, uint32_t count,
+                                   uint32_t *ticket, realm_error *err);
+/* Samples from the session's logits; the history for penalties is the session's tokens. The n-th sample of a session with
+ * the same seed and logits is the same on every host. Runs in the caller's thread. */
+REALM_API realm_status realm_sample(realm_context *ctx, uint32_t session, const realm_sampling *params, realm_token *out,
+                                    realm_error *err);
+/* The whole loop in the engine: forward, sample, repeat until an end token or max_tokens. Tokens are taken with
+ * realm_ticket_tokens while the state is PROGRESS or READY. */
+REALM_API realm_status realm_generate(realm_context *ctx, uint32_t session, const uint32_t *tokens, uint32_t count,
+                                      const realm_sampling *params, uint32_t max_tokens, uint32_t *ticket, realm_error *err);
+
+REALM_API realm_status realm_ticket_get_state(realm_context *ctx, uint32_t ticket, uint32_t *state, realm_error *err);
+/* Why a failed ticket failed: returns the code and fills err with it. REALM_OK when it did not fail. */
+REALM_API realm_status realm_ticket_error(realm_context *ctx, uint32_t ticket, realm_error *err);
+/* Takes the tokens generated since the last call. *count gets how many there are, at most cap are taken. */
+REALM_API realm_status realm_ticket_tokens(realm_context *ctx, uint32_t ticket, realm_token *out, uint32_t cap,
+                                           uint32_t *count, realm_error *err);
+REALM_API realm_status realm_ticket_scores(realm_context *ctx, uint32_t ticket, float *out, uint32_t cap, uint32_t *count,
+                                           realm_error *err);
+/* The tensor a matmul or load-layer ticket made. */
+REALM_API realm_status realm_ticket_tensor(realm_context *ctx, uint32_t ticket, uint32_t *tensor, realm_error *err);
+/* Resolves the ticket at once as failed(cancelled). */
+REALM_API realm_status realm_ticket_cancel(realm_context *ctx, uint32_t ticket, realm_error *err);
+/* Forgets a ticket (cancelling it when still open). */
+REALM_API realm_status realm_ticket_drop(realm_context *ctx, uint32_t ticket, realm_error *err);
+/* Number of tickets still open (pending or progress) in this context. */
+REALM_API uint32_t realm_context_open_tickets(realm_context *ctx);
+
+/* ---- host tensors and the layer store (core/tensor.c, core/layer_store.c) -------------------------------------- */
+
+/* A (rows, cols) f32 tensor with a copy of data (row-major; NULL: zeros). */
+REALM_API realm_status realm_tensor_create(realm_context *ctx, uint32_t rows, uint32_t cols, const float *data,
+                                           uint32_t *tensor, realm_error *err);
+/* A view of a 1-d or 2-d weight of a granted model, in the file's own type. rows = outputs, cols = inputs. */
+REALM_API realm_status realm_tensor_weight(realm_context *ctx, uint32_t model, const char *name, size_t name_size,
+                                           uint32_t *tensor, realm_error *err);
+REALM_API realm_status realm_tensor_shape(realm_context *ctx, uint32_t tensor, uint32_t *rows, uint32_t *cols,
+                                          realm_error *err);
+/* Copies out as f32, row-major. *count gets rows * cols, at most cap are written. */
+REALM_API realm_status realm_tensor_read(realm_context *ctx, uint32_t tensor, float *out, size_t cap, size_t *count,
+                                         realm_error *err);
+REALM_API realm_status realm_tensor_drop(realm_context *ctx, uint32_t tensor, realm_error *err);
+/* a (m, k) @ b (k, n) -> (m, n), by ticket. */
+REALM_API realm_status realm_matmul(realm_context *ctx, uint32_t a, uint32_t b, uint32_t *ticket, realm_error *err);
+/* a (m, k) @ b (n, k)^T -> (m, n), by ticket: the form weights are stored in. */
+REALM_API realm_status realm_matmul_transposed(realm_context *ctx, uint32_t a, uint32_t b, uint32_t *ticket, realm_error *err);
+
+typedef struct realm_cache_stats {
+    uint64_t layers;      /* stored */
+    uint64_t bytes;       /* held */
+    uint64_t limit_bytes; /* 0: only the context's tensor_bytes */
+    uint64_t hits, misses, evictions;
+} realm_cache_stats;
+/* Keeps a copy of a tensor under a 64-bit address of the layer store. */
+REALM_API realm_status realm_store_layer(realm_context *ctx, uint64_t address, uint32_t tensor, realm_error *err);
+/* Brings a stored layer back as a tensor, by ticket; unknown addresses fail with not-found. */
+REALM_API realm_status realm_load_layer(realm_context *ctx, uint64_t address, uint32_t *ticket, realm_error *err);
+REALM_API realm_status realm_get_cache_stats(realm_context *ctx, realm_cache_stats *out, realm_error *err);
+
+/* ---- bench ----------------------------------------------------------------------------------------------------- */
+
+/* Read bandwidth of `bytes` of memory with the runtime's threads, best of `repeats`, in bytes per second. */
+REALM_API double realm_bench_read_bandwidth(realm_runtime *rt, uint64_t bytes, uint32_t repeats);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,50 @@
+/* platform.h: the only door to the operating system: threads, file mapping, memory, processors, a clock.
+ * One implementation per system: platform_posix.c, platform_windows.c, platform_wasm.c. */
+#ifndef REALM_PLATFORM_H
+#define REALM_PLATFORM_H
+
+#include "../base.h"
+
+typedef struct platform_mutex platform_mutex;
+typedef struct platform_cond platform_cond;
+typedef struct platform_thread platform_thread;
+
+platform_mutex *platform_mutex_create(void); /* NULL when out of memory */
+void platform_mutex_destroy(platform_mutex *m);
+void platform_lock(platform_mutex *m);
+void platform_unlock(platform_mutex *m);
+
+platform_cond *platform_cond_create(void);
+void platform_cond_destroy(platform_cond *c);
+/* Waits with m held; false on timeout. timeout_ns UINT64_MAX: no timeout. */
+bool platform_cond_wait(platform_cond *c, platform_mutex *m, uint64_t timeout_ns);
+void platform_cond_signal(platform_cond *c);
+void platform_cond_broadcast(platform_cond *c);
+
+/* Starts a thread with a name shown by debuggers; NULL on failure. */
+platform_thread *platform_thread_start(const char *name, void (*run)(void *), void *arg);
+void platform_thread_join(platform_thread *t);
+void platform_pause(void);  /* hint inside a spin loop */
+
+uint64_t platform_now_ns(void);          /* monotonic */
+uint32_t platform_processor_count(void); /* that this process may use: affinity and cgroup quota */
+uint64_t platform_memory_bytes(void);    /* physical, or the cgroup's limit where that is lower */
+
+/* A read-only shared mapping of a whole file. */
+typedef struct platform_mapping {
+    const uint8_t *data;
+    uint64_t size;
+    void *handle; /* Windows: the mapping object */
+} platform_mapping;
+realm_status platform_map_file(const char *path, platform_mapping *out, realm_error *err);
+void platform_unmap(platform_mapping *map);
+/* Asks for [offset, offset + size) to be read ahead. Best effort. */
+void platform_prefetch(const platform_mapping *map, uint64_t offset, uint64_t size);
+
+/* Page-aligned zeroed memory given back to the system when freed. NULL when there is none. */
+void *platform_alloc_pages(uint64_t bytes);
+void platform_free_pages(void *p, uint64_t bytes);
+void *platform_alloc_aligned(size_t bytes); /* 64-byte aligned, not zeroed */
+void platform_free_aligned(void *p);
+
+#endif
