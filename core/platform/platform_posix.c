@@ -1,0 +1,393 @@
+/* platform_posix.c: platform.h for Linux and macOS: pthreads, mmap, and what a container may use.
+ * A container's limits live in cgroup files (v1 and v2). They are read from the process's own group up to the root and the
+ * smallest wins, because an ancestor's limit binds too; unreadable files mean "no limit". */
+#if defined(__linux__)
+#define _GNU_SOURCE /* sched_getaffinity, pthread_setname_np */
+#elif defined(__APPLE__)
+#define _DARWIN_C_SOURCE
+#endif
+
+#include "platform.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+/* ---- mutexes and conditions ---- */
+
+struct platform_mutex {
+    pthread_mutex_t native;
+};
+
+struct platform_cond {
+    pthread_cond_t native;
+};
+
+platform_mutex *platform_mutex_create(void) {
+    platform_mutex *m = malloc(sizeof *m);
+    if (m == NULL) return NULL;
+    if (pthread_mutex_init(&m->native, NULL) != 0) {
+        free(m);
+        return NULL;
+    }
+    return m;
+}
+
+void platform_mutex_destroy(platform_mutex *m) {
+    if (m == NULL) return;
+    pthread_mutex_destroy(&m->native);
+    free(m);
+}
+
+void platform_lock(platform_mutex *m) { pthread_mutex_lock(&m->native); }
+void platform_unlock(platform_mutex *m) { pthread_mutex_unlock(&m->native); }
+
+/* Waits are measured on the monotonic clock, so that setting the wall clock neither wakes nor hangs anyone. */
+static int cond_init(pthread_cond_t *native) {
+#if defined(__APPLE__)
+    return pthread_cond_init(native, NULL); /* the relative wait below is monotonic already */
+#else
+    pthread_condattr_t attributes;
+    int failed = pthread_condattr_init(&attributes);
+    if (failed) return failed;
+    failed = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    if (!failed) failed = pthread_cond_init(native, &attributes);
+    pthread_condattr_destroy(&attributes);
+    return failed;
+#endif
+}
+
+platform_cond *platform_cond_create(void) {
+    platform_cond *c = malloc(sizeof *c);
+    if (c == NULL) return NULL;
+    if (cond_init(&c->native) != 0) {
+        free(c);
+        return NULL;
+    }
+    return c;
+}
+
+void platform_cond_destroy(platform_cond *c) {
+    if (c == NULL) return;
+    pthread_cond_destroy(&c->native);
+    free(c);
+}
+
+#define NS_PER_SECOND 1000000000u
+#define LONGEST_WAIT_NS (86400u * (uint64_t)NS_PER_SECOND) /* keeps time_t sums far from any limit; callers loop anyway */
+
+static struct timespec timespec_of(uint64_t ns) {
+    return (struct timespec){.tv_sec = (time_t)(ns / NS_PER_SECOND), .tv_nsec = (long)(ns % NS_PER_SECOND)};
+}
+
+bool platform_cond_wait(platform_cond *c, platform_mutex *m, uint64_t timeout_ns) {
+    if (timeout_ns == UINT64_MAX) return pthread_cond_wait(&c->native, &m->native) == 0;
+    uint64_t wait_ns = timeout_ns < LONGEST_WAIT_NS ? timeout_ns : LONGEST_WAIT_NS;
+#if defined(__APPLE__)
+    struct timespec relative = timespec_of(wait_ns);
+    return pthread_cond_timedwait_relative_np(&c->native, &m->native, &relative) == 0;
+#else
+    struct timespec deadline = timespec_of(platform_now_ns() + wait_ns);
+    return pthread_cond_timedwait(&c->native, &m->native, &deadline) == 0;
+#endif
+}
+
+void platform_cond_signal(platform_cond *c) { pthread_cond_signal(&c->native); }
+void platform_cond_broadcast(platform_cond *c) { pthread_cond_broadcast(&c->native); }
+
+/* ---- threads ---- */
+
+#define THREAD_NAME_CAP 16 /* Linux takes 15 bytes and a NUL */
+#define THREAD_STACK_BYTES (2u << 20) /* defaults range from 128 KiB (musl) to 8 MiB: make them equal */
+
+struct platform_thread {
+    pthread_t native;
+    void (*run)(void *);
+    void *arg;
+    char name[THREAD_NAME_CAP];
+};
+
+static void *thread_main(void *arg) {
+    platform_thread *t = arg;
+#if defined(__APPLE__)
+    pthread_setname_np(t->name);
+#elif defined(__linux__)
+    pthread_setname_np(pthread_self(), t->name);
+#endif
+    t->run(t->arg);
+    return NULL;
+}
+
+/* Signals stay with the host's threads: Ctrl-C must reach the interpreter, never a worker of ours. */
+static int thread_create_masked(platform_thread *t, const pthread_attr_t *attributes) {
+    sigset_t all, before;
+    sigfillset(&all);
+    if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0) return -1;
+    int failed = pthread_create(&t->native, attributes, thread_main, t);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return failed;
+}
+
+platform_thread *platform_thread_start(const char *name, void (*run)(void *), void *arg) {
+    platform_thread *t = calloc(1, sizeof *t);
+    if (t == NULL) return NULL;
+    t->run = run;
+    t->arg = arg;
+    snprintf(t->name, sizeof t->name, "%s", name);
+    pthread_attr_t attributes;
+    int failed = pthread_attr_init(&attributes);
+    if (!failed) {
+        pthread_attr_setstacksize(&attributes, THREAD_STACK_BYTES);
+        failed = thread_create_masked(t, &attributes);
+        pthread_attr_destroy(&attributes);
+    }
+    if (!failed) return t;
+    free(t);
+    return NULL;
+}
+
+void platform_thread_join(platform_thread *t) {
+    if (t == NULL) return;
+    pthread_join(t->native, NULL);
+    free(t);
+}
+
+void platform_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+uint64_t platform_now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * NS_PER_SECOND + (uint64_t)now.tv_nsec;
+}
+
+/* ---- cgroup limits ---- */
+
+#if defined(__linux__)
+
+#define CGROUP_TEXT_CAP 4096
+
+/* Reads a small text file; false when it cannot be read. */
+static bool read_text(const char *path, char *text, size_t cap) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return false;
+    size_t size = 0;
+    while (size + 1 < cap) {
+        ssize_t got = read(fd, text + size, cap - 1 - size);
+        if (got <= 0) break;
+        size += (size_t)got;
+    }
+    close(fd);
+    text[size] = '\0';
+    return size > 0;
+}
+
+/* True when the comma-separated list [list, end) holds `name`. */
+static bool list_has(const char *list, const char *end, const char *name) {
+    size_t size = strlen(name);
+    while (list < end) {
+        const char *comma = memchr(list, ',', (size_t)(end - list));
+        const char *stop = comma ? comma : end;
+        if ((size_t)(stop - list) == size && memcmp(list, name, size) == 0) return true;
+        list = stop + 1;
+    }
+    return false;
+}
+
+/* Finds this process's group in /proc/self/cgroup, whose lines are "id:controllers:path"; v2 has no controllers. */
+static bool cgroup_path(const char *controller, char *path, size_t cap) {
+    char text[CGROUP_TEXT_CAP];
+    if (!read_text("/proc/self/cgroup", text, sizeof text)) return false;
+    for (char *line = text; *line;) {
+        char *end = line + strcspn(line, "\n");
+        char *next = *end ? end + 1 : end;
+        *end = '\0';
+        char *list = strchr(line, ':');
+        char *tail = list ? strchr(list + 1, ':') : NULL;
+        if (tail && (*controller ? list_has(list + 1, tail, controller) : tail == list + 1)) {
+            return snprintf(path, cap, "%s", tail + 1) < (int)cap;
+        }
+        line = next;
+    }
+    return false;
+}
+
+typedef uint64_t (*limit_reader)(const char *folder);
+
+/* The smallest limit `read_limit` finds from the process's group up to the root of `mount`; UINT64_MAX when there is none.
+ * Inside a container the path may be the host's and not exist here: then only its visible ancestors count. */
+static uint64_t cgroup_smallest(const char *mount, const char *controller, limit_reader read_limit) {
+    char path[CGROUP_TEXT_CAP], folder[CGROUP_TEXT_CAP + 64];
+    uint64_t smallest = UINT64_MAX;
+    if (!cgroup_path(controller, path, sizeof path)) return smallest;
+    for (;;) {
+        snprintf(folder, sizeof folder, "%s%s", mount, path);
+        uint64_t limit = read_limit(folder);
+        if (limit < smallest) smallest = limit;
+        char *slash = strrchr(path, '/');
+        if (slash == NULL) return smallest;
+        *slash = '\0';
+    }
+}
+
+/* A number in folder/name; UINT64_MAX for "max", negative or absent. */
+static uint64_t read_number(const char *folder, const char *name) {
+    char path[CGROUP_TEXT_CAP + 128], text[64];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (!read_text(path, text, sizeof text) || text[0] < '0' || text[0] > '9') return UINT64_MAX;
+    return strtoull(text, NULL, 10);
+}
+
+static uint64_t processors_of(uint64_t quota_us, uint64_t period_us) {
+    if (quota_us == UINT64_MAX || period_us == UINT64_MAX || period_us == 0) return UINT64_MAX;
+    uint64_t whole = quota_us / period_us + (quota_us % period_us != 0); /* 1.5 processors: two threads keep busy */
+    return whole ? whole : 1;
+}
+
+static uint64_t processors_v2(const char *folder) {
+    char path[CGROUP_TEXT_CAP + 128], text[64];
+    snprintf(path, sizeof path, "%s/cpu.max", folder);
+    unsigned long long quota, period;
+    if (!read_text(path, text, sizeof text) || sscanf(text, "%llu %llu", &quota, &period) != 2) return UINT64_MAX;
+    return processors_of(quota, period);
+}
+
+static uint64_t processors_v1(const char *folder) {
+    return processors_of(read_number(folder, "cpu.cfs_quota_us"), read_number(folder, "cpu.cfs_period_us"));
+}
+
+static uint64_t memory_v2(const char *folder) { return read_number(folder, "memory.max"); }
+static uint64_t memory_v1(const char *folder) { return read_number(folder, "memory.limit_in_bytes"); }
+
+static uint64_t smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+static uint64_t cgroup_processors(void) {
+    return smaller(cgroup_smallest("/sys/fs/cgroup", "", processors_v2),
+                   cgroup_smallest("/sys/fs/cgroup/cpu", "cpu", processors_v1));
+}
+
+static uint64_t cgroup_memory(void) {
+    return smaller(cgroup_smallest("/sys/fs/cgroup", "", memory_v2),
+                   cgroup_smallest("/sys/fs/cgroup/memory", "memory", memory_v1));
+}
+
+static uint64_t affinity_processors(void) {
+    enum { most = 1 << 16 }; /* the plain cpu_set_t stops at 1,024, and the call then fails */
+    cpu_set_t *set = CPU_ALLOC(most);
+    if (set == NULL) return UINT64_MAX;
+    size_t bytes = CPU_ALLOC_SIZE(most);
+    uint64_t count = UINT64_MAX;
+    if (sched_getaffinity(0, bytes, set) == 0) count = (uint64_t)CPU_COUNT_S(bytes, set);
+    CPU_FREE(set);
+    return count;
+}
+
+#else
+
+static uint64_t smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
+static uint64_t cgroup_processors(void) { return UINT64_MAX; }
+static uint64_t cgroup_memory(void) { return UINT64_MAX; }
+static uint64_t affinity_processors(void) { return UINT64_MAX; }
+
+#endif
+
+uint32_t platform_processor_count(void) {
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    uint64_t count = online > 0 ? (uint64_t)online : 1;
+    count = smaller(count, smaller(affinity_processors(), cgroup_processors()));
+    return count ? (uint32_t)count : 1;
+}
+
+uint64_t platform_memory_bytes(void) {
+    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+    uint64_t physical = pages > 0 && page_bytes > 0 ? (uint64_t)pages * (uint64_t)page_bytes : UINT64_MAX;
+    return smaller(physical, cgroup_memory());
+}
+
+/* ---- file mapping ---- */
+
+static realm_status fail_io(realm_error *err, const char *path, int code) {
+    realm_status status = code == ENOENT || code == ENOTDIR ? REALM_E_NOT_FOUND : REALM_E_IO;
+    const char *why = code == ENOENT || code == ENOTDIR ? "no such file"
+                      : code == EACCES || code == EPERM ? "permission denied"
+                      : code == EISDIR                  ? "is a folder, not a file"
+                      : code == EMFILE || code == ENFILE ? "too many open files"
+                      : code == ENOMEM                  ? "not enough address space to map it"
+                                                        : NULL;
+    if (why) return base_fail(err, status, "cannot read '%s': %s", path, why);
+    return base_fail(err, status, "cannot read '%s': system error %d", path, code); /* strerror is not thread-safe */
+}
+
+static realm_status map_descriptor(int fd, const char *path, platform_mapping *out, realm_error *err) {
+    struct stat info;
+    if (fstat(fd, &info) != 0) return fail_io(err, path, errno);
+    if (S_ISDIR(info.st_mode)) return fail_io(err, path, EISDIR);
+    if (!S_ISREG(info.st_mode)) return base_fail(err, REALM_E_IO, "cannot map '%s': not a regular file", path);
+    if (info.st_size == 0) { /* mmap refuses empty ranges; an empty file is the parser's to refuse */
+        *out = (platform_mapping){.data = (const uint8_t *)"", .size = 0};
+        return REALM_OK;
+    }
+    if ((uint64_t)info.st_size > SIZE_MAX) return fail_io(err, path, ENOMEM);
+    void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    if (data == MAP_FAILED) return fail_io(err, path, errno);
+    *out = (platform_mapping){.data = data, .size = (uint64_t)info.st_size};
+    return REALM_OK;
+}
+
+realm_status platform_map_file(const char *path, platform_mapping *out, realm_error *err) {
+    *out = (platform_mapping){0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* non-blocking: a FIFO must not hang the open */
+    if (fd < 0) return fail_io(err, path, errno);
+    realm_status status = map_descriptor(fd, path, out, err);
+    close(fd); /* the mapping keeps the file */
+    return status;
+}
+
+void platform_unmap(platform_mapping *map) {
+    if (map->size > 0) munmap((void *)(uintptr_t)map->data, (size_t)map->size);
+    *map = (platform_mapping){0};
+}
+
+void platform_prefetch(const platform_mapping *map, uint64_t offset, uint64_t size) {
+    if (offset >= map->size) return;
+    if (size > map->size - offset) size = map->size - offset;
+    long page_bytes = sysconf(_SC_PAGESIZE);
+    uint64_t slack = page_bytes > 0 ? offset % (uint64_t)page_bytes : 0; /* advice starts at a page */
+    uintptr_t start = (uintptr_t)map->data + (uintptr_t)(offset - slack);
+    posix_madvise((void *)start, (size_t)(size + slack), POSIX_MADV_WILLNEED);
+}
+
+/* ---- memory ---- */
+
+void *platform_alloc_pages(uint64_t bytes) {
+    if (bytes == 0 || bytes > SIZE_MAX) return NULL;
+    void *p = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+void platform_free_pages(void *p, uint64_t bytes) {
+    if (p != NULL) munmap(p, (size_t)bytes);
+}
+
+void *platform_alloc_aligned(size_t bytes) {
+    void *p = NULL;
+    return posix_memalign(&p, 64, bytes ? bytes : 1) == 0 ? p : NULL;
+}
+
+void platform_free_aligned(void *p) { free(p); }
