@@ -1,0 +1,136 @@
+"""The command line of the build tool: `python3 -m realm_build COMMAND`.
+
+Every command first makes sure of the virtual environment in build/venv (see bootstrap) and then runs in
+it, so this module imports the commands only inside their functions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+from . import bootstrap
+from .paths import ROOT, BuildError
+
+QUESTION = "What is the capital of France?"
+
+
+def main(arguments: list[str]) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        bootstrap.enter(arguments)
+        status: int = options.run(options)
+        return status
+    except BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python3 -m realm_build", description="Build, check and test Realm.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    commands.add_parser("demo", help="set up, build, and ask the demo model a question").set_defaults(run=demo)
+
+    build = commands.add_parser("build", help="compile the native core and the WebAssembly guests")
+    build.add_argument("--target", metavar="NAME", help="cross-compile the core, e.g. linux-arm64, windows-x64")
+    build.add_argument("--sanitize", action="store_true", help="also build the core with ASan and UBSan")
+    build.set_defaults(run=build_all)
+
+    generate = commands.add_parser("gen", help="make the bindings from guest_src/realm.wit")
+    generate.set_defaults(run=generate_bindings)
+
+    check = commands.add_parser("check", help="format, lint, types, generated files, dependency direction")
+    check.set_defaults(run=check_all)
+
+    test = commands.add_parser("test", help="set up, build, check, and run every test on every host")
+    test.add_argument("--only", metavar="STEP", action="append", help="run only this step (may be repeated)")
+    test.set_defaults(run=run_tests)
+
+    bench = commands.add_parser("bench", help="run the benchmarks of tests/bench")
+    bench.add_argument("name", nargs="?", help="one benchmark; without it, their list")
+    bench.add_argument("rest", nargs=argparse.REMAINDER, help="arguments of the benchmark")
+    bench.set_defaults(run=run_bench)
+
+    fuzz = commands.add_parser("fuzz", help="fuzz the readers of untrusted bytes under sanitizers")
+    fuzz.add_argument("--seconds", type=int, default=600, help="time for all targets together (default 600)")
+    fuzz.add_argument("--target", metavar="NAME", action="append", help="only tests/fuzz/fuzz_NAME.c")
+    fuzz.set_defaults(run=run_fuzz)
+
+    package = commands.add_parser("package", help="make wheels and the source archive in dist/")
+    package.add_argument("--target", metavar="NAME", action="append", help="platform, e.g. macos-arm64; or `all`")
+    package.set_defaults(run=run_package)
+    return top
+
+
+# ---- the commands ----
+
+
+def demo(options: argparse.Namespace) -> int:
+    build_host()
+    command = ["generate", QUESTION, "--max-tokens", "32", "--temperature", "0"]
+    print(f"[demo] realm {' '.join(command[:1])} \"{QUESTION}\"", flush=True)
+    return subprocess.call([sys.executable, "-m", "realm", *command], cwd=ROOT)
+
+
+def build_all(options: argparse.Namespace) -> int:
+    from . import native, toolchain
+
+    if options.target:
+        print(native.build_library(toolchain.find_target(options.target)))
+        return 0
+    build_host()
+    if options.sanitize:
+        print(native.build_sanitized())
+    return 0
+
+
+def build_host() -> None:
+    from . import guest, native
+
+    native.install_library()
+    guest.install_guest()
+
+
+def generate_bindings(options: argparse.Namespace) -> int:
+    from . import gen
+
+    return gen.main(check=False)
+
+
+def check_all(options: argparse.Namespace) -> int:
+    from . import check
+
+    return check.main()
+
+
+def run_tests(options: argparse.Namespace) -> int:
+    from . import testrun
+
+    return testrun.main(options.only)
+
+
+def run_bench(options: argparse.Namespace) -> int:
+    from . import bench
+
+    build_host()
+    return bench.main(options.name, options.rest)
+
+
+def run_fuzz(options: argparse.Namespace) -> int:
+    from . import fuzz
+
+    return fuzz.main(options.seconds, options.target)
+
+
+def run_package(options: argparse.Namespace) -> int:
+    from . import package
+
+    return package.main(options.target)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,154 @@
+"""From a bare machine to a virtual environment with pinned packages, in `build/venv`.
+
+Needs only a Python 3.11 without pip, ensurepip or venv, as Debian ships it. As root, system packages
+that are missing come from apt and are named before they are installed; any other user gets the one
+command an administrator must run. A stamp over the pins makes every later start a single file read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .paths import BUILD, REQUIREMENTS, ROOT, VENV, BuildError, relative
+
+MINIMUM_PYTHON = (3, 11)
+STAMP = VENV / "realm-stamp"
+
+
+def enter(arguments: Sequence[str]) -> None:
+    """Returns inside the virtual environment; makes it and starts the same command again in it when outside."""
+    if sys.version_info < MINIMUM_PYTHON:
+        raise BuildError(f"Python {'.'.join(map(str, MINIMUM_PYTHON))} or newer is needed, this is {sys.version.split()[0]}")
+    inside = Path(sys.prefix).resolve() == VENV.resolve()
+    if not is_ready():
+        with locked():
+            if not is_ready():
+                make_environment()
+    elif inside:
+        return
+    command = [str(venv_python()), "-m", "realm_build", *arguments]
+    sys.stdout.flush()
+    if os.name == "nt":  # exec on Windows detaches from the console
+        raise SystemExit(subprocess.call(command, cwd=ROOT))
+    os.chdir(ROOT)
+    os.execv(command[0], command)
+
+
+def is_ready() -> bool:
+    try:
+        return STAMP.read_text() == stamp() and venv_python().exists()
+    except OSError:
+        return False
+
+
+def stamp() -> str:
+    """Changes whenever the environment has to be made anew: other pins, another Python, a moved checkout."""
+    text = REQUIREMENTS.read_text() + f"\n{sys.version_info[:2]} {ROOT}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def venv_python() -> Path:
+    return VENV / "Scripts" / "python.exe" if os.name == "nt" else VENV / "bin" / "python"
+
+
+def venv_script(name: str) -> Path:
+    return venv_python().parent / name
+
+
+@contextlib.contextmanager
+def locked() -> Iterator[None]:
+    """Two commands started at once must not make the same environment at once."""
+    BUILD.mkdir(exist_ok=True)
+    with open(BUILD / "bootstrap.lock", "w") as lock:
+        if os.name != "nt":
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+# ---- the environment ----
+
+
+def make_environment() -> None:
+    if not has_ensurepip() and not has_outer_pip():
+        install_packages({"python3-venv": "Python's venv and pip"})
+    own_pip = has_ensurepip()
+    say(f"making {relative(VENV)} with the packages of {relative(REQUIREMENTS)}")
+    shutil.rmtree(VENV, ignore_errors=True)
+    run([base_python(), "-m", "venv", *([] if own_pip else ["--without-pip"]), str(VENV)])
+    pip = [str(venv_python()), "-m", "pip"] if own_pip else [base_python(), "-m", "pip", "--python", str(venv_python())]
+    run([*pip, "install", "--quiet", "--disable-pip-version-check", "--requirement", str(REQUIREMENTS)])
+    add_source_path()
+    STAMP.write_text(stamp())
+
+
+def base_python() -> str:
+    """The Python the environment is made from; never the one of an older environment."""
+    return getattr(sys, "_base_executable", None) or sys.executable
+
+
+def has_ensurepip() -> bool:
+    """Debian keeps `venv` without `ensurepip`, or `ensurepip` without its wheels: ask for the wheel itself."""
+    return succeeds([base_python(), "-c", "import venv, ensurepip; ensurepip.version()"])
+
+
+def has_outer_pip() -> bool:
+    """`pip --python` came with pip 22.3."""
+    return succeeds([base_python(), "-c", "import venv, pip; assert int(pip.__version__.split('.')[0]) >= 23"])
+
+
+def add_source_path() -> None:
+    """`import realm` in the environment means the sources, so that an edit needs no new installation."""
+    [site] = (VENV / "Lib" if os.name == "nt" else VENV / "lib").glob("**/site-packages")
+    (site / "realm-sources.pth").write_text(f"{ROOT / 'host_python'}\n")
+
+
+# ---- system packages ----
+
+
+def install_packages(wanted: dict[str, str]) -> None:
+    """Installs Debian packages as root; `wanted` maps each package to what it is needed for."""
+    packages = sorted(wanted)
+    administrator = f"apt-get install -y {' '.join(packages)}"
+    reasons = ", ".join(f"{name} ({wanted[name]})" for name in packages)
+    if not is_root() or shutil.which("apt-get") is None:
+        raise BuildError(f"missing: {reasons}\nan administrator must run: {administrator}")
+    say(f"installing with apt-get: {reasons}")
+    run(["apt-get", "update", "-q"], quiet=True)
+    run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages], quiet=True)
+
+
+def is_root() -> bool:
+    return os.name != "nt" and os.geteuid() == 0
+
+
+# ---- helpers ----
+
+
+def say(text: str) -> None:
+    print(f"[setup] {text}", flush=True)
+
+
+def succeeds(command: Sequence[str]) -> bool:
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+
+
+def run(command: Sequence[str], quiet: bool = False) -> None:
+    """Runs to the end or raises; quiet output is shown only when the command fails."""
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "PIP_NO_INPUT": "1"}
+    output = subprocess.PIPE if quiet else None
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT if quiet else None,
+        env=environment, check=False,
+    )
+    if done.returncode != 0:
+        detail = f"\n{done.stdout.decode(errors='replace')}" if quiet else ""
+        raise BuildError(f"failed with status {done.returncode}: {' '.join(command)}{detail}")

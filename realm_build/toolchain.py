@@ -1,0 +1,157 @@
+"""Which compiler makes what: the table of targets, the flags of every kind of file, and the sanitizer builds.
+
+The released library is always made by zig (pinned, from PyPI), which cross-compiles every target from one
+machine. Sanitizers need a compiler with their run-time libraries: clang, then gcc, else zig's own UBSan.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .paths import BuildError
+
+WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror")
+INCLUDES = ("-Icore", "-Icore/include")
+
+# Instruction sets by the end of a file's name. The dispatcher asks the processor before it calls such a file.
+ISA_FLAGS = {
+    "x86": {
+        "_avx2": ("-mavx2", "-mfma", "-mf16c"),
+        "_avx512": (
+            "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mavx2", "-mfma", "-mf16c",
+        ),
+    },
+    "arm64": {"_neon": ()},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Target:
+    """A platform a library or wheel is made for."""
+
+    name: str
+    zig: str  # zig's target triple, with the oldest C library it must run on
+    library: str
+    wheel_tag: str
+    isa: str  # key of ISA_FLAGS
+    system: str  # core/platform/platform_<system>.c
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("linux-x64", "x86_64-linux-gnu.2.28", "librealm.so", "manylinux_2_28_x86_64", "x86", "posix"),
+        Target("linux-arm64", "aarch64-linux-gnu.2.28", "librealm.so", "manylinux_2_28_aarch64", "arm64", "posix"),
+        Target("macos-x64", "x86_64-macos.11.0", "librealm.dylib", "macosx_11_0_x86_64", "x86", "posix"),
+        Target("macos-arm64", "aarch64-macos.11.0", "librealm.dylib", "macosx_11_0_arm64", "arm64", "posix"),
+        Target("windows-x64", "x86_64-windows-gnu", "realm.dll", "win_amd64", "x86", "windows"),
+    )
+}
+
+
+def host_target() -> Target:
+    system = {"linux": "linux", "darwin": "macos", "win32": "windows"}.get(sys.platform, sys.platform)
+    machine = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine().lower())
+    return find_target(f"{system}-{machine}")
+
+
+def find_target(name: str) -> Target:
+    if name not in TARGETS:
+        raise BuildError(f"no target {name!r}; there are: {', '.join(TARGETS)}")
+    return TARGETS[name]
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A C compiler ready for one kind of build; `kind` names its folder of objects."""
+
+    kind: str
+    command: tuple[str, ...]
+    flags: tuple[str, ...]
+    link_flags: tuple[str, ...]
+    isa: str
+    system: str
+    version: str = ""  # of the compiler, where it can change under the same path
+    sanitizers: str = "none"
+
+
+def file_flags(stem: str, isa: str) -> tuple[str, ...] | None:
+    """Extra flags of one C file, or None when the file is for another kind of processor."""
+    for owner, suffixes in ISA_FLAGS.items():
+        for suffix, flags in suffixes.items():
+            if stem.endswith(suffix):
+                return flags if owner == isa else None
+    # Without contraction a*b+c rounds twice on every machine: the portable kernels stay bit-equal everywhere.
+    return ("-ffp-contract=off",)
+
+
+# ---- release: zig ----
+
+
+def zig() -> str:
+    """The zig executable inside the `ziglang` package (or a zig on PATH, for packagers)."""
+    spec = importlib.util.find_spec("ziglang")
+    if spec and spec.submodule_search_locations:
+        return str(Path(spec.submodule_search_locations[0]) / ("zig.exe" if os.name == "nt" else "zig"))
+    on_path = shutil.which("zig")
+    if on_path:
+        return on_path
+    raise BuildError("zig is missing: pip install ziglang")
+
+
+def zig_version() -> str:
+    try:
+        return importlib.metadata.version("ziglang")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def release_compiler(target: Target) -> Compiler:
+    pic = () if target.system == "windows" else ("-fPIC", "-fvisibility=hidden")
+    return Compiler(
+        kind=target.name,
+        command=(zig(), "cc", "-target", target.zig),
+        flags=("-std=c11", "-O3", "-fno-sanitize=undefined", *pic, *WARNINGS),
+        link_flags=("-s", *(() if target.system == "windows" else ("-lm", "-lpthread"))),
+        isa=target.isa,
+        system=target.system,
+        version=zig_version(),
+    )
+
+
+# ---- sanitizers: what the machine has ----
+
+
+def sanitizing_compiler(fuzzer: bool = False) -> Compiler:
+    """The best sanitizers here: clang or gcc with ASan and UBSan, else zig with UBSan alone.
+
+    With `fuzzer`, clang adds libFuzzer's coverage instrumentation and driver.
+    """
+    host = host_target()
+    for name in ("clang", "gcc"):
+        if shutil.which(name):
+            wanted = "fuzzer-no-link,address,undefined" if fuzzer and name == "clang" else "address,undefined"
+            checks = (f"-fsanitize={wanted}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
+            return _sanitizing(name, (name,), checks, host, "address,undefined")
+    checks = ("-fsanitize=undefined", "-fno-sanitize-recover=all")
+    return _sanitizing("zig", (zig(), "cc", "-target", host.zig), checks, host, "undefined")
+
+
+def _sanitizing(name: str, command: tuple[str, ...], checks: tuple[str, ...], host: Target, label: str) -> Compiler:
+    fuzzing = "-fuzz" if any("fuzzer" in flag for flag in checks) else ""
+    return Compiler(
+        kind=f"sanitize-{name}{fuzzing}",
+        command=command,
+        flags=("-std=c11", "-O1", "-g", *checks, "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"),
+        link_flags=(*checks, "-lm", "-lpthread"),
+        isa=host.isa,
+        system=host.system,
+        sanitizers=label,
+    )
