@@ -1,0 +1,17 @@
+/* cpu_internal.h: what the kernel files share among themselves; the rest of the core sees ops.h alone. */
+#ifndef REALM_CPU_INTERNAL_H
+#define REALM_CPU_INTERNAL_H
+
+#include "ops.h"
+
+/* Queries (row x head pairs of one KV head) that share one converted page of K and V; the scratch has room for them. */
+#define ATTENTION_QUERIES 32
+
+void cpu_attention_portable(const cpu_attention *job, uint32_t row0, uint32_t row1, uint32_t head0, uint32_t head1,
+                            float *scratch);
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define CPU_X86_64 1
+#endif
+
+#endif

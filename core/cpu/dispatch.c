@@ -1,0 +1,54 @@
+/* dispatch.c: what this processor and its operating system allow, and the op table made from it.
+ * Fillers run from the weakest to the strongest instruction set; each overrides what it does faster. */
+#include "cpu_internal.h"
+
+#ifdef CPU_X86_64
+
+#include <cpuid.h>
+
+/* State the operating system saves on a switch (XCR0): registers it does not save must not be used. */
+#define XCR0_AVX 0x06u    /* xmm, ymm */
+#define XCR0_AVX512 0xe6u /* and the masks, zmm0-15's upper halves, zmm16-31 */
+
+static uint64_t saved_state(void) {
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (uint64_t)high << 32 | low;
+}
+
+static bool has_bits(uint32_t value, uint32_t bits) {
+    return (value & bits) == bits;
+}
+
+uint32_t cpu_detect(void) {
+    uint32_t a, b, c, d, features = REALM_CPU_PORTABLE;
+    const uint32_t fma = 1u << 12, osxsave = 1u << 27, avx = 1u << 28, f16c = 1u << 29;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !has_bits(c, fma | osxsave | avx | f16c)) return features;
+    uint64_t state = saved_state();
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return features;
+    const uint32_t avx2 = 1u << 5;
+    const uint32_t avx512_b = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31, vnni_c = 1u << 11; /* F, DQ, BW, VL; VNNI */
+    if (has_bits((uint32_t)state, XCR0_AVX) && has_bits(b, avx2)) features |= REALM_CPU_AVX2;
+    if (features & REALM_CPU_AVX2 && has_bits((uint32_t)state, XCR0_AVX512) && has_bits(b, avx512_b) && has_bits(c, vnni_c))
+        features |= REALM_CPU_AVX512;
+    return features;
+}
+
+#else
+
+uint32_t cpu_detect(void) {
+    return REALM_CPU_PORTABLE;
+}
+
+#endif
+
+void cpu_ops_init(cpu_ops *ops, uint32_t features) {
+    uint32_t usable = cpu_detect();
+    if (features) usable &= features;
+    memset(ops, 0, sizeof *ops);
+    cpu_fill_portable(ops);
+#ifdef CPU_X86_64
+    if (usable & REALM_CPU_AVX2) cpu_fill_avx2(ops);
+    if (usable & REALM_CPU_AVX512) cpu_fill_avx512(ops);
+#endif
+}
