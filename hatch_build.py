@@ -1,4 +1,4 @@
-"""Hatchling's build hook: compiles the native core and the guest, and puts them and the demo model into the wheel.
+"""Hatchling's build hook: compiles the native core and the guest and puts them into the wheel with the demo model.
 
 The platform is this machine's, or the one `realm_build package --target` names in REALM_BUILD_TARGET.
 """
@@ -14,7 +14,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from realm_build import guest, native, paths, toolchain  # noqa: E402  (needs the line above)
+from realm_build import guest, native, paths, toolchain
 
 
 class RealmBuildHook(BuildHookInterface):  # type: ignore[type-arg]

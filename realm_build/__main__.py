@@ -33,10 +33,14 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python3 -m realm_build", description="Build, check and test Realm.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    commands.add_parser("demo", help="set up, build, and ask the demo model a question").set_defaults(run=demo)
+    commands.add_parser("demo", help="set up, build, and ask the demo model a question").set_defaults(
+        run=demo
+    )
 
     build = commands.add_parser("build", help="compile the native core and the WebAssembly guests")
-    build.add_argument("--target", metavar="NAME", help="cross-compile the core, e.g. linux-arm64, windows-x64")
+    build.add_argument(
+        "--target", metavar="NAME", help="cross-compile the core, e.g. linux-arm64, windows-x64"
+    )
     build.add_argument("--sanitize", action="store_true", help="also build the core with ASan and UBSan")
     build.set_defaults(run=build_all)
 
@@ -61,7 +65,9 @@ def parser() -> argparse.ArgumentParser:
     fuzz.set_defaults(run=run_fuzz)
 
     package = commands.add_parser("package", help="make wheels and the source archive in dist/")
-    package.add_argument("--target", metavar="NAME", action="append", help="platform, e.g. macos-arm64; or `all`")
+    package.add_argument(
+        "--target", metavar="NAME", action="append", help="platform, e.g. macos-arm64; or `all`"
+    )
     package.set_defaults(run=run_package)
     return top
 
@@ -72,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
 def demo(options: argparse.Namespace) -> int:
     build_host()
     command = ["generate", QUESTION, "--max-tokens", "32", "--temperature", "0"]
-    print(f"[demo] realm {' '.join(command[:1])} \"{QUESTION}\"", flush=True)
+    print(f'[demo] realm {" ".join(command[:1])} "{QUESTION}"', flush=True)
     return subprocess.call([sys.executable, "-m", "realm", *command], cwd=ROOT)
 
 

@@ -23,9 +23,11 @@ STAMP = VENV / "realm-stamp"
 
 
 def enter(arguments: Sequence[str]) -> None:
-    """Returns inside the virtual environment; makes it and starts the same command again in it when outside."""
+    """Returns inside the virtual environment; outside, makes it and starts the same command again in it."""
     if sys.version_info < MINIMUM_PYTHON:
-        raise BuildError(f"Python {'.'.join(map(str, MINIMUM_PYTHON))} or newer is needed, this is {sys.version.split()[0]}")
+        raise BuildError(
+            f"Python {MINIMUM_PYTHON[0]}.{MINIMUM_PYTHON[1]} or newer is needed, this is {sys.version.split()[0]}"
+        )
     inside = Path(sys.prefix).resolve() == VENV.resolve()
     if not is_ready():
         with locked():
@@ -66,7 +68,7 @@ def venv_script(name: str) -> Path:
 def locked() -> Iterator[None]:
     """Two commands started at once must not make the same environment at once."""
     BUILD.mkdir(exist_ok=True)
-    with open(BUILD / "bootstrap.lock", "w") as lock:
+    with (BUILD / "bootstrap.lock").open("w") as lock:
         if os.name != "nt":
             import fcntl
 
@@ -84,7 +86,11 @@ def make_environment() -> None:
     say(f"making {relative(VENV)} with the packages of {relative(REQUIREMENTS)}")
     shutil.rmtree(VENV, ignore_errors=True)
     run([base_python(), "-m", "venv", *([] if own_pip else ["--without-pip"]), str(VENV)])
-    pip = [str(venv_python()), "-m", "pip"] if own_pip else [base_python(), "-m", "pip", "--python", str(venv_python())]
+    pip = (
+        [str(venv_python()), "-m", "pip"]
+        if own_pip
+        else [base_python(), "-m", "pip", "--python", str(venv_python())]
+    )
     run([*pip, "install", "--quiet", "--disable-pip-version-check", "--requirement", str(REQUIREMENTS)])
     add_source_path()
     STAMP.write_text(stamp())
@@ -96,13 +102,15 @@ def base_python() -> str:
 
 
 def has_ensurepip() -> bool:
-    """Debian keeps `venv` without `ensurepip`, or `ensurepip` without its wheels: ask for the wheel itself."""
+    """Debian may have `venv` without `ensurepip`, or that without its wheels: ask for the wheel itself."""
     return succeeds([base_python(), "-c", "import venv, ensurepip; ensurepip.version()"])
 
 
 def has_outer_pip() -> bool:
     """`pip --python` came with pip 22.3."""
-    return succeeds([base_python(), "-c", "import venv, pip; assert int(pip.__version__.split('.')[0]) >= 23"])
+    return succeeds(
+        [base_python(), "-c", "import venv, pip; assert int(pip.__version__.split('.')[0]) >= 23"]
+    )
 
 
 def add_source_path() -> None:
@@ -146,8 +154,12 @@ def run(command: Sequence[str], quiet: bool = False) -> None:
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "PIP_NO_INPUT": "1"}
     output = subprocess.PIPE if quiet else None
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT if quiet else None,
-        env=environment, check=False,
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT if quiet else None,
+        env=environment,
+        check=False,
     )
     if done.returncode != 0:
         detail = f"\n{done.stdout.decode(errors='replace')}" if quiet else ""

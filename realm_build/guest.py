@@ -26,7 +26,10 @@ GUESTS = BUILD / "guest"
 def build_guests() -> list[Path]:
     """Builds the standard guest and every example; returns their files, the standard one first."""
     steps = [guest_step("realm", standard_sources())]
-    steps += [guest_step(example.stem, [example, *support_sources()]) for example in sources("guest_src/examples/*.c")]
+    steps += [
+        guest_step(example.stem, [example, *support_sources()])
+        for example in sources("guest_src/examples/*.c")
+    ]
     run_steps(steps)
     return [step.output for step in steps]
 
@@ -40,7 +43,7 @@ def standard_sources() -> list[Path]:
 
 
 def support_sources() -> list[Path]:
-    """What every guest shares (memory, strings, marshalling); the rest of guest_src is the standard guest's."""
+    """What every guest shares (memory, strings, marshalling); the rest is the standard guest's."""
     return sources("guest_src/support*.c")
 
 
@@ -48,6 +51,16 @@ def guest_step(name: str, files: list[Path]) -> Step:
     """One command from sources to module; every header of guest_src counts as read."""
     output = GUESTS / f"{name}.wasm"
     names = [relative(file) for file in files]
-    command = (zig(), "cc", "-target", "wasm32-freestanding", *FLAGS, *LINK_FLAGS, "-o", relative(output), *names)
+    command = (
+        zig(),
+        "cc",
+        "-target",
+        "wasm32-freestanding",
+        *FLAGS,
+        *LINK_FLAGS,
+        "-o",
+        relative(output),
+        *names,
+    )
     headers = sorted((ROOT / "guest_src").glob("**/*.h"))
     return Step(f"guest {name}.wasm", output, command, (*files, *headers), zig_version())

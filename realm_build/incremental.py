@@ -56,7 +56,12 @@ def run_step(step: Step) -> str | None:
     step.output.parent.mkdir(parents=True, exist_ok=True)
     stamp_path(step).unlink(missing_ok=True)
     done = subprocess.run(
-        step.command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        step.command,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
     )
     if done.returncode != 0:
         return f"{shlex.join(step.command)}\n{done.stdout.decode(errors='replace')}"

@@ -12,7 +12,15 @@ from pathlib import Path
 
 from .incremental import Step, run_steps
 from .paths import BUILD, NATIVE, BuildError, relative, sources
-from .toolchain import INCLUDES, Compiler, Target, file_flags, host_target, release_compiler, sanitizing_compiler
+from .toolchain import (
+    INCLUDES,
+    Compiler,
+    Target,
+    file_flags,
+    host_target,
+    release_compiler,
+    sanitizing_compiler,
+)
 
 CORE_PATTERNS = ("core/*.c", "core/cpu/*.c")
 SHIM_PATTERNS = ("host_python/native/*.c",)

@@ -21,11 +21,12 @@ WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror")
 INCLUDES = ("-Icore", "-Icore/include")
 
 # Instruction sets by the end of a file's name. The dispatcher asks the processor before it calls such a file.
-ISA_FLAGS = {
+ISA_FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
     "x86": {
         "_avx2": ("-mavx2", "-mfma", "-mf16c"),
         "_avx512": (
-            "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mavx2", "-mfma", "-mf16c",
+            "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni",
+            "-mavx2", "-mfma", "-mf16c",
         ),
     },
     "arm64": {"_neon": ()},
@@ -48,7 +49,9 @@ TARGETS = {
     target.name: target
     for target in (
         Target("linux-x64", "x86_64-linux-gnu.2.28", "librealm.so", "manylinux_2_28_x86_64", "x86", "posix"),
-        Target("linux-arm64", "aarch64-linux-gnu.2.28", "librealm.so", "manylinux_2_28_aarch64", "arm64", "posix"),
+        Target(
+            "linux-arm64", "aarch64-linux-gnu.2.28", "librealm.so", "manylinux_2_28_aarch64", "arm64", "posix"
+        ),
         Target("macos-x64", "x86_64-macos.11.0", "librealm.dylib", "macosx_11_0_x86_64", "x86", "posix"),
         Target("macos-arm64", "aarch64-macos.11.0", "librealm.dylib", "macosx_11_0_arm64", "arm64", "posix"),
         Target("windows-x64", "x86_64-windows-gnu", "realm.dll", "win_amd64", "x86", "windows"),
@@ -58,7 +61,9 @@ TARGETS = {
 
 def host_target() -> Target:
     system = {"linux": "linux", "darwin": "macos", "win32": "windows"}.get(sys.platform, sys.platform)
-    machine = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine().lower())
+    machine = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}.get(
+        platform.machine().lower()
+    )
     return find_target(f"{system}-{machine}")
 
 
@@ -140,11 +145,13 @@ def sanitizing_compiler(fuzzer: bool = False) -> Compiler:
             wanted = "fuzzer-no-link,address,undefined" if fuzzer and name == "clang" else "address,undefined"
             checks = (f"-fsanitize={wanted}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
             return _sanitizing(name, (name,), checks, host, "address,undefined")
-    checks = ("-fsanitize=undefined", "-fno-sanitize-recover=all")
-    return _sanitizing("zig", (zig(), "cc", "-target", host.zig), checks, host, "undefined")
+    zig_checks = ("-fsanitize=undefined", "-fno-sanitize-recover=all")
+    return _sanitizing("zig", (zig(), "cc", "-target", host.zig), zig_checks, host, "undefined")
 
 
-def _sanitizing(name: str, command: tuple[str, ...], checks: tuple[str, ...], host: Target, label: str) -> Compiler:
+def _sanitizing(
+    name: str, command: tuple[str, ...], checks: tuple[str, ...], host: Target, label: str
+) -> Compiler:
     fuzzing = "-fuzz" if any("fuzzer" in flag for flag in checks) else ""
     return Compiler(
         kind=f"sanitize-{name}{fuzzing}",

@@ -1,0 +1,110 @@
+"""`test`: builds, checks and runs everything on every host, then prints a table and one closing line.
+
+A step that fails does not stop the next ones, except the build. A host that cannot be set up is a failure.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from . import ctest, fuzz
+from .paths import ROOT, BuildError
+
+FUZZ_SECONDS = 60  # for all targets together; the long run is the `fuzz` command
+
+# Each host runs the same cases of tests/conformance through its own adapter: a new host is a new line.
+HOSTS: dict[str, tuple[str, ...]] = {
+    "python": ("pytest", "-q", "tests/conformance"),
+}
+
+
+@dataclass(frozen=True)
+class Counts:
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+
+
+def main(only: Sequence[str] | None = None) -> int:
+    steps = all_steps()
+    unknown = set(only or []) - set(steps)
+    if unknown:
+        raise BuildError(f"no step {', '.join(sorted(unknown))}; there are: {', '.join(steps)}")
+    results: dict[str, tuple[Counts, float]] = {}
+    for name, step in steps.items():
+        if only and name not in only and name != "build":
+            continue
+        results[name] = run_step(name, step)
+        if name == "build" and results[name][0].failed:
+            break
+    return report(results)
+
+
+def all_steps() -> dict[str, Callable[[], Counts]]:
+    steps: dict[str, Callable[[], Counts]] = {
+        "build": lambda: module("realm_build", "build"),
+        "check": lambda: module("realm_build", "check"),
+        "unit": lambda: module("pytest", "-q", "tests/unit"),
+        "unit c": lambda: Counts(*ctest.main()),
+    }
+    for host, command in HOSTS.items():
+        steps[f"conformance {host}"] = lambda command=command: module(*command)  # type: ignore[misc]
+    steps["examples"] = lambda: module("pytest", "-q", "tests/examples")
+    steps["fuzz"] = lambda: Counts(*fuzz.run(FUZZ_SECONDS))
+    return steps
+
+
+def run_step(name: str, step: Callable[[], Counts]) -> tuple[Counts, float]:
+    print(f"\n==== {name} ====", flush=True)
+    start = time.monotonic()
+    try:
+        counts = step()
+    except BuildError as error:
+        print(f"error: {error}", flush=True)
+        counts = Counts(failed=1)
+    return counts, time.monotonic() - start
+
+
+def module(name: str, *arguments: str) -> Counts:
+    """Runs `python -m NAME`, shows its output as it comes, and reads the counts off its last lines."""
+    command = [sys.executable, "-u", "-m", name, *arguments]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace",
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        last = ""
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            last = line if line.strip() else last
+    return read_counts(last, process.returncode)
+
+
+def read_counts(line: str, status: int) -> Counts:
+    """From pytest's closing line or our own `N passed, N failed`; the exit status has the last word."""
+
+    def count(*words: str) -> int:
+        found = [re.search(rf"(\d+) {word}\b", line) for word in words]
+        return sum(int(match[1]) for match in found if match)
+
+    counts = Counts(count("passed"), count("failed", "errors?"), count("skipped"))
+    if status != 0 and counts.failed == 0:
+        return counts + Counts(failed=1)
+    return counts if counts != Counts() else Counts(passed=1)
+
+
+def report(results: dict[str, tuple[Counts, float]]) -> int:
+    print(f"\n{'step':<22}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
+    for name, (counts, seconds) in results.items():
+        print(f"{name:<22}{counts.passed:>8}{counts.failed:>8}{counts.skipped:>9}{seconds:>9.1f}")
+    total = sum((counts for counts, _ in results.values()), Counts())
+    print(f"{total.passed} passed, {total.failed} failed", flush=True)
+    return 1 if total.failed else 0
