@@ -9,7 +9,8 @@
  *   6. top-p       the shortest run of the largest whose weights reach p of what top-k left (arXiv:1904.09751)
  *   7. min-p       of those, weights of at least min_p of the largest (arXiv:2407.01082)
  *   8. one draw
- * Equal x are ranked by id, the lower first. NaN counts as -inf. So what 5 to 7 keep is always a prefix of one ranking.
+ * Equal x are ranked by id, the lower first. NaN counts as -inf. So what 5 to 7 keep is always a prefix of one ranking,
+ * found without sorting, and each step is a pass that sets the weights of what it drops to 0.
  *
  * The same token on every host: decisions use only IEEE + - * / and comparisons in a fixed order (built without
  * contraction), an exp made of them, and a counter for randomness; libm answers only for the reported logprob. */
@@ -24,29 +25,24 @@ _Static_assert(FLT_EVAL_METHOD == 0, "float arithmetic must be done in float");
 #define PENALTY_WINDOW_DEFAULT 64u
 #define SUM_LANES 8 /* partial sums: fixes the order of additions and lets compilers vectorise them */
 
-typedef struct candidate {
-    float x;
-    uint32_t id;
-} candidate;
-
 typedef struct work { /* the scratch memory, cut up; each (vocab_size,) */
     float *x;         /* the logits, sanitised, then adjusted by steps 1 to 3 */
     union {
         uint32_t *counts; /* step 2 */
         float *weights;   /* steps 4 to 8 */
     };
-    candidate *ranked; /* steps 5 to 8 */
 } work;
 
 static realm_status work_open(sample_scratch *scratch, uint32_t n, work *out, realm_error *err);
-static float copy_sanitised(const float *logits, uint32_t n, float *x);
+static void copy_sanitised(const float *logits, uint32_t n, float *x);
 static double log_sum_exp(const float *x, uint32_t n, float max);
 static void add_biases(float *x, const realm_sampling *params);
 static void penalise(float *x, uint32_t n, const uint32_t *history, uint32_t history_count, const realm_sampling *params,
                      uint32_t *counts);
-static uint32_t largest(const float *x, uint32_t n);
-static uint32_t draw_any(const work *w, uint32_t n, float max, const realm_sampling *params, double random);
-static uint32_t draw_ranked(const work *w, uint32_t n, float max, const realm_sampling *params, double random);
+static float largest(const float *x, uint32_t n);
+static uint32_t first_of(const float *x, float value);
+static void filter(const work *w, uint32_t n, float max, const realm_sampling *params);
+static uint32_t draw(const float *weights, uint32_t n, double random);
 static double random_unit(uint64_t seed, uint64_t index);
 
 realm_status sample_token(const float *logits, uint32_t vocab_size, const uint32_t *history, uint32_t history_count,
@@ -55,7 +51,8 @@ realm_status sample_token(const float *logits, uint32_t vocab_size, const uint32
     work w;
     realm_status status = work_open(scratch, vocab_size, &w, err);
     if (status != REALM_OK) return status;
-    float max = copy_sanitised(logits, vocab_size, w.x);
+    copy_sanitised(logits, vocab_size, w.x);
+    float max = largest(w.x, vocab_size);
     if (max == -INFINITY) return base_fail(err, REALM_E_INVALID_MODEL, "the model gave no finite logit to sample from");
     double log_total = log_sum_exp(w.x, vocab_size, max);
 
@@ -64,14 +61,15 @@ realm_status sample_token(const float *logits, uint32_t vocab_size, const uint32
     for (uint32_t i = 0; i < banned_count; i++) {
         if (banned[i] < vocab_size) w.x[banned[i]] = -INFINITY;
     }
-    uint32_t best = largest(w.x, vocab_size);
-    max = w.x[best];
+    max = largest(w.x, vocab_size);
     if (max == -INFINITY) return base_fail(err, REALM_E_INVALID_ARGUMENT, "every token is banned: nothing can be sampled");
 
-    bool ranked = (params->top_k > 0 && params->top_k < vocab_size) || params->top_p < 1.0f;
-    if (params->temperature == 0.0f) *token = best;
-    else if (ranked) *token = draw_ranked(&w, vocab_size, max, params, random_unit(params->seed, index));
-    else *token = draw_any(&w, vocab_size, max, params, random_unit(params->seed, index));
+    if (params->temperature == 0.0f) {
+        *token = first_of(w.x, max);
+    } else {
+        filter(&w, vocab_size, max, params);
+        *token = draw(w.weights, vocab_size, random_unit(params->seed, index));
+    }
     float chosen = logits[*token] > FLT_MAX ? FLT_MAX : logits[*token]; /* NaN and -inf are never chosen */
     *logprob = (float)((double)chosen - log_total);
     return REALM_OK;
@@ -131,7 +129,7 @@ void sample_scratch_free(sample_scratch *scratch) {
 }
 
 static realm_status work_open(sample_scratch *scratch, uint32_t n, work *out, realm_error *err) {
-    uint64_t needed = (uint64_t)n * (2 * sizeof(float) + sizeof(candidate));
+    uint64_t needed = (uint64_t)n * 2 * sizeof(float);
     if (needed > SIZE_MAX) return base_fail_memory(err, "sampling", needed);
     if (scratch->bytes < needed) {
         sample_scratch_free(scratch);
@@ -141,7 +139,6 @@ static realm_status work_open(sample_scratch *scratch, uint32_t n, work *out, re
     }
     out->x = scratch->memory;
     out->weights = out->x + n;
-    out->ranked = (candidate *)(void *)(out->weights + n);
     return REALM_OK;
 }
 
@@ -171,46 +168,61 @@ static inline float exp_weight(float y) {
     return y < -87.0f ? 0.0f : e * power;
 }
 
-/* out[i] = exp((x[i] - max) / temperature), returns their sum. out may not be x. */
-static double weigh(const float *restrict x, uint32_t n, float max, float temperature, float *restrict out) {
-    double lanes[SUM_LANES] = {0};
+/* In SUM_LANES interleaved partial sums. */
+static double sum_of(const float *weights, uint32_t n) {
+    double lanes[SUM_LANES] = {0}, sum = 0;
     uint32_t whole = n - n % SUM_LANES;
-    for (uint32_t i = 0; i < n; i++) out[i] = exp_weight((x[i] - max) / temperature);
     for (uint32_t i = 0; i < whole; i += SUM_LANES) {
-        for (uint32_t lane = 0; lane < SUM_LANES; lane++) lanes[lane] += (double)out[i + lane];
+        for (uint32_t lane = 0; lane < SUM_LANES; lane++) lanes[lane] += (double)weights[i + lane];
     }
-    double sum = 0;
     for (uint32_t lane = 0; lane < SUM_LANES; lane++) sum += lanes[lane];
-    for (uint32_t i = whole; i < n; i++) sum += (double)out[i];
+    for (uint32_t i = whole; i < n; i++) sum += (double)weights[i];
     return sum;
+}
+
+/* out[i] = exp((x[i] - max) * sharpness) */
+static void weigh(const float *restrict x, uint32_t n, float max, float sharpness, float *restrict out) {
+    for (uint32_t i = 0; i < n; i++) out[i] = exp_weight((x[i] - max) * sharpness);
 }
 
 /* In blocks, so that no array of weights is needed. */
 static double log_sum_exp(const float *x, uint32_t n, float max) {
     float block[256];
     double sum = 0;
-    for (uint32_t i = 0; i < n; i += 256) sum += weigh(x + i, n - i < 256 ? n - i : 256, max, 1.0f, block);
+    for (uint32_t i = 0; i < n; i += 256) {
+        uint32_t count = n - i < 256 ? n - i : 256;
+        weigh(x + i, count, max, 1.0f, block);
+        sum += sum_of(block, count);
+    }
     return (double)max + log(sum);
 }
 
 /* ---- steps 1 to 3 ---- */
 
-/* NaN -> -inf; +inf -> the largest float, so that differences stay defined. Returns the maximum. */
-static float copy_sanitised(const float *logits, uint32_t n, float *x) {
-    float lanes[SUM_LANES];
-    for (uint32_t lane = 0; lane < SUM_LANES; lane++) lanes[lane] = -INFINITY;
+/* NaN -> -inf; +inf -> the largest float, so that differences stay defined. */
+static void copy_sanitised(const float *restrict logits, uint32_t n, float *restrict x) {
     for (uint32_t i = 0; i < n; i++) {
         float v = logits[i] > FLT_MAX ? FLT_MAX : logits[i];
         x[i] = v >= -FLT_MAX ? v : -INFINITY;
     }
+}
+
+static float largest(const float *x, uint32_t n) {
+    float lanes[SUM_LANES], max = -INFINITY;
     uint32_t whole = n - n % SUM_LANES;
+    for (uint32_t lane = 0; lane < SUM_LANES; lane++) lanes[lane] = -INFINITY;
     for (uint32_t i = 0; i < whole; i += SUM_LANES) {
         for (uint32_t lane = 0; lane < SUM_LANES; lane++) lanes[lane] = x[i + lane] > lanes[lane] ? x[i + lane] : lanes[lane];
     }
-    float max = -INFINITY;
     for (uint32_t lane = 0; lane < SUM_LANES; lane++) max = lanes[lane] > max ? lanes[lane] : max;
     for (uint32_t i = whole; i < n; i++) max = x[i] > max ? x[i] : max;
     return max;
+}
+
+static uint32_t first_of(const float *x, float value) {
+    uint32_t i = 0;
+    while (x[i] != value) i++; /* value came from x */
+    return i;
 }
 
 /* Back to float: what overflows stays ordered and finite, -inf stays banned. */
@@ -249,114 +261,75 @@ static void penalise(float *x, uint32_t n, const uint32_t *history, uint32_t his
 
 /* ---- steps 4 to 8 ---- */
 
-static uint32_t largest(const float *x, uint32_t n) {
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < n; i++) if (x[i] > x[best]) best = i;
-    return best;
+static void keep_first(const work *w, uint32_t n, bool by_weight, double enough);
+
+static void filter(const work *w, uint32_t n, float max, const realm_sampling *params) {
+    float sharpness = 1.0f / params->temperature;
+    weigh(w->x, n, max, sharpness < FLT_MAX ? sharpness : FLT_MAX, w->weights); /* 0 * inf would be NaN */
+    if (params->top_k > 0 && params->top_k < n) keep_first(w, n, false, params->top_k);
+    if (params->top_p < 1) keep_first(w, n, true, (double)params->top_p * sum_of(w->weights, n));
+    if (params->min_p > 0) { /* the largest weighs exp(0) = 1 */
+        for (uint32_t i = 0; i < n; i++) w->weights[i] = w->weights[i] < params->min_p ? 0.0f : w->weights[i];
+    }
 }
 
-/* Steps 4, 7 and 8 where no ranking is needed: candidates are walked by id. */
-static uint32_t draw_any(const work *w, uint32_t n, float max, const realm_sampling *params, double random) {
-    float *weights = w->weights;
-    double total = weigh(w->x, n, max, params->temperature, weights);
-    if (params->min_p > 0) {
-        total = 0;
+/* Unsigned integers in the order of the floats; both zeros are one. */
+static inline uint32_t order_key(float x) {
+    float v = x + 0.0f;
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    return bits >> 31 ? ~bits : bits | 0x80000000u;
+}
+
+/* The key at which the prefix of the ranking that holds *enough ends; *enough becomes what is still to come from the tokens of
+ * that key. Radix selection: the keys' bits from the top in three rounds; each sums into bins the tokens that agree with the
+ * bits known so far and walks the bins from the highest. Linear, whatever the logits are. */
+static uint32_t find_cut(const work *w, uint32_t n, bool by_weight, double *enough) {
+    static const uint32_t shifts[] = {21, 10, 0}, last_bins[] = {2047, 2047, 1023};
+    uint32_t known = 0, mask = 0;
+    for (uint32_t round = 0; round < 3; round++) {
+        double bins[2048] = {0};
         for (uint32_t i = 0; i < n; i++) {
-            if (weights[i] < params->min_p) weights[i] = 0;
-            total += (double)weights[i];
+            uint32_t key = order_key(w->x[i]);
+            if (w->weights[i] == 0 || (key & mask) != known) continue;
+            bins[(key >> shifts[round]) & last_bins[round]] += by_weight ? (double)w->weights[i] : 1.0;
         }
+        uint32_t bin = last_bins[round], lowest = bin;
+        for (; bin > 0 && bins[bin] < *enough; bin--) {
+            if (bins[bin] > 0) lowest = bin;
+            *enough -= bins[bin];
+        }
+        if (bins[bin] == 0) { /* there is less than enough: all stays, to the last key in use */
+            bin = lowest;
+            *enough = INFINITY;
+        }
+        known |= bin << shifts[round];
+        mask |= last_bins[round] << shifts[round];
     }
-    double sum = 0, target = random * total;
-    uint32_t last = 0; /* rounding may leave the target beyond the sum: then the last that has any weight */
+    return known;
+}
+
+/* Keeps the shortest prefix of the ranking that holds `enough` weight, or `enough` tokens that have any. */
+static void keep_first(const work *w, uint32_t n, bool by_weight, double enough) {
+    uint32_t cut = find_cut(w, n, by_weight, &enough);
     for (uint32_t i = 0; i < n; i++) {
+        uint32_t key = order_key(w->x[i]);
+        bool tied = key == cut && enough > 0;
+        if (tied) enough -= by_weight ? (double)w->weights[i] : 1.0;
+        w->weights[i] = key > cut || tied ? w->weights[i] : 0.0f;
+    }
+}
+
+/* Candidates are walked by id. */
+static uint32_t draw(const float *weights, uint32_t n, double random) {
+    double target = random * sum_of(weights, n), walked = 0;
+    uint32_t last = 0; /* rounding may leave the target beyond the sum: then the last that has any weight */
+    for (uint32_t i = 0; i < n && walked <= target; i++) {
         if (weights[i] == 0) continue;
-        sum += (double)weights[i];
+        walked += (double)weights[i];
         last = i;
-        if (sum > target) break;
     }
     return last;
-}
-
-static bool ranks_before(candidate a, candidate b) { return a.x > b.x || (a.x == b.x && a.id < b.id); }
-
-/* Heap with the last of the ranking at the root. */
-static void sift_down(candidate *heap, uint32_t count, uint32_t at) {
-    candidate moved = heap[at];
-    for (uint64_t child; (child = 2 * (uint64_t)at + 1) < count; at = (uint32_t)child) {
-        if (child + 1 < count && ranks_before(heap[child], heap[child + 1])) child++;
-        if (!ranks_before(moved, heap[child])) break;
-        heap[at] = heap[child];
-    }
-    heap[at] = moved;
-}
-
-static void heapify(candidate *heap, uint32_t count) {
-    for (uint32_t i = count / 2; i-- > 0;) sift_down(heap, count, i);
-}
-
-/* The heap's entries, first of the ranking first: the worst goes to the end, again and again. */
-static void sort_heap(candidate *heap, uint32_t count) {
-    for (uint32_t left = count; left > 1; left--) {
-        candidate worst = heap[0];
-        heap[0] = heap[left - 1];
-        heap[left - 1] = worst;
-        sift_down(heap, left - 1, 0);
-    }
-}
-
-/* The k first of the ranking, sorted. One pass with a heap of k: most tokens fail the comparison with its root. */
-static uint32_t rank_top_k(const float *x, uint32_t n, uint32_t k, candidate *out) {
-    for (uint32_t i = 0; i < k; i++) out[i] = (candidate){x[i], i};
-    heapify(out, k);
-    for (uint32_t i = k; i < n; i++) {
-        if (!(x[i] > out[0].x)) continue; /* on equality the lower id, already inside, stays */
-        out[0] = (candidate){x[i], i};
-        sift_down(out, k, 0);
-    }
-    sort_heap(out, k);
-    return k;
-}
-
-/* All tokens that can be among those reaching `top_p` of `total`, sorted: tokens lighter than (1 - p) * total / n weigh less
- * than (1 - p) * total together, so without them p is reached. Half of that bound leaves room for rounding. */
-static uint32_t rank_heavy(const work *w, uint32_t n, double total, double top_p) {
-    double least = 0.5 * (1.0 - top_p) * total / n;
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        if ((double)w->weights[i] >= least) w->ranked[count++] = (candidate){w->x[i], i};
-    }
-    heapify(w->ranked, count);
-    sort_heap(w->ranked, count);
-    return count;
-}
-
-/* Steps 4 to 8: candidates are walked from the largest down. */
-static uint32_t draw_ranked(const work *w, uint32_t n, float max, const realm_sampling *params, double random) {
-    uint32_t count;
-    double total = 0;
-    if (params->top_k > 0 && params->top_k < n) {
-        count = rank_top_k(w->x, n, params->top_k, w->ranked);
-    } else {
-        total = weigh(w->x, n, max, params->temperature, w->weights);
-        count = rank_heavy(w, n, total, params->top_p);
-    }
-    for (uint32_t i = 0; i < count; i++) w->weights[i] = exp_weight((w->ranked[i].x - max) / params->temperature);
-    if (total == 0) {
-        for (uint32_t i = 0; i < count; i++) total += (double)w->weights[i];
-    }
-
-    uint32_t kept = 0;
-    double sum = 0, enough = (double)params->top_p * total;
-    while (kept < count && (kept == 0 || (w->weights[kept] >= params->min_p && w->weights[kept] > 0))) {
-        sum += (double)w->weights[kept++];
-        if (params->top_p < 1.0f && sum >= enough) break;
-    }
-    double target = random * sum, walked = 0;
-    for (uint32_t i = 0; i < kept; i++) {
-        walked += (double)w->weights[i];
-        if (walked > target) return w->ranked[i].id;
-    }
-    return w->ranked[kept - 1].id; /* random * sum was rounded up to sum */
 }
 
 /* ---- randomness ---- */
