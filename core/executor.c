@@ -1,0 +1,419 @@
+/* executor.c: one loop over the plan's ops; each op is cut into tasks for the thread pool. Two things are fused: consecutive
+ * matmuls of the same input run as one set of tasks (Q, K, V; gate and up), and their input is prepared once per kernel. */
+#include "executor.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum {
+    MAX_FUSED = 4,          /* matmuls in one set of tasks */
+    TASKS_PER_THREAD = 4,   /* finer than the thread count, so that a slow core does not hold up the rest */
+    SERIAL_WORK = 1 << 14,  /* elements below which an elementwise op is not worth waking threads for */
+};
+
+/* Rows [row0, row1) of a segment, whose page pointers start at pages[page0]. */
+typedef struct row_block {
+    uint32_t segment, row0, row1, page0;
+} row_block;
+
+struct executor {
+    const plan *plan;
+    const uint8_t *weights;
+    const cpu_ops *ops;
+    pool *pool;
+    uint32_t max_rows, max_out;
+    float *slots[PLAN_SLOT_COUNT];
+    uint64_t slot_bytes[PLAN_SLOT_COUNT];
+    float *cos_sin;         /* (max_rows, rope_half, 2) of the running batch */
+    void *prepared;         /* prepared activations */
+    uint64_t prepared_bytes;
+    float *scratch;         /* attention scratch, one per thread */
+    size_t scratch_floats;
+    const void **pages;     /* page pointers of one attention op, all segments */
+    uint32_t pages_capacity;
+    row_block *blocks;      /* attention's tasks of the running batch, before the split by heads */
+    uint32_t block_count, blocks_capacity;
+    const batch *work;
+    uint32_t cursor;        /* next op */
+    uint32_t rows;          /* rows later ops work on: all, or the gathered ones */
+};
+
+/* ---- life ---------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t prepared_size(const executor *x) {
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < x->plan->op_count; i++) {
+        const plan_op *op = &x->plan->ops[i];
+        if (op->kind != PLAN_MATMUL) continue;
+        const plan_tensor *w = &x->plan->tensors[op->weight];
+        uint64_t size = x->ops->matmul[w->type].prepared_size(x->max_rows, w->cols);
+        if (size > most) most = size;
+    }
+    return most + 64;
+}
+
+static bool slot_is_gathered(uint32_t slot) { return slot == PLAN_SLOT_Y || slot == PLAN_SLOT_LOGITS; }
+
+static bool allocate_buffers(executor *x) {
+    for (uint32_t s = 0; s < PLAN_SLOT_COUNT; s++) {
+        uint64_t rows = slot_is_gathered(s) ? x->max_out : x->max_rows;
+        x->slot_bytes[s] = rows * x->plan->slot_width[s] * sizeof(float) + 64;
+        x->slots[s] = platform_alloc_pages(x->slot_bytes[s]);
+        if (x->slots[s] == NULL) return false;
+    }
+    x->prepared_bytes = prepared_size(x);
+    x->prepared = platform_alloc_pages(x->prepared_bytes);
+    x->scratch_floats = (cpu_attention_scratch(x->plan->head_dim) + 15) & ~(size_t)15;
+    x->scratch = platform_alloc_aligned(x->scratch_floats * pool_threads(x->pool) * sizeof(float));
+    x->cos_sin = malloc((size_t)x->max_rows * x->plan->rope_half * 2 * sizeof(float));
+    return x->prepared != NULL && x->scratch != NULL && x->cos_sin != NULL;
+}
+
+realm_status executor_create(const plan *p, const uint8_t *weights, const cpu_ops *ops, pool *threads, uint32_t max_rows,
+                             uint32_t max_out, executor **out, realm_error *err) {
+    *out = NULL;
+    executor *x = calloc(1, sizeof *x);
+    if (x == NULL) return base_fail_memory(err, "the executor", sizeof *x);
+    *x = (executor){.plan = p, .weights = weights, .ops = ops, .pool = threads, .max_rows = max_rows, .max_out = max_out};
+    if (!allocate_buffers(x)) {
+        executor_destroy(x);
+        return base_fail_memory(err, "activation buffers", (uint64_t)max_rows * p->embedding_length * sizeof(float));
+    }
+    *out = x;
+    return REALM_OK;
+}
+
+void executor_destroy(executor *x) {
+    if (x == NULL) return;
+    for (uint32_t s = 0; s < PLAN_SLOT_COUNT; s++) {
+        if (x->slots[s] != NULL) platform_free_pages(x->slots[s], x->slot_bytes[s]);
+    }
+    if (x->prepared != NULL) platform_free_pages(x->prepared, x->prepared_bytes);
+    if (x->scratch != NULL) platform_free_aligned(x->scratch);
+    free(x->cos_sin);
+    free((void *)x->pages);
+    free(x->blocks);
+    free(x);
+}
+
+/* ---- matmul ------------------------------------------------------------------------------------------------------------- */
+
+typedef struct matmul_part {
+    const cpu_matmul *kernel;
+    const plan_tensor *weight;
+    float *out;
+    uint32_t out_width;
+    uint32_t first_task, out_per_task;
+} matmul_part;
+
+typedef struct matmul_job {
+    executor *x;
+    const cpu_matmul *kernel; /* whose prepare made x->prepared */
+    const float *src;
+    uint32_t src_width, rows, rows_per_task;
+    uint32_t parts;
+    matmul_part part[MAX_FUSED];
+} matmul_job;
+
+static void prepare_task(void *arg, uint32_t index, uint32_t worker) {
+    matmul_job *job = arg;
+    (void)worker;
+    uint32_t row0 = index * job->rows_per_task, row1 = row0 + job->rows_per_task;
+    if (row1 > job->rows) row1 = job->rows;
+    job->kernel->prepare(job->src, job->src_width, job->rows, job->src_width, row0, row1, job->x->prepared);
+}
+
+static void matmul_task(void *arg, uint32_t index, uint32_t worker) {
+    matmul_job *job = arg;
+    (void)worker;
+    uint32_t i = job->parts - 1;
+    while (index < job->part[i].first_task) i--;
+    const matmul_part *part = &job->part[i];
+    uint32_t out0 = (index - part->first_task) * part->out_per_task, out1 = out0 + part->out_per_task;
+    if (out1 > part->out_width) out1 = part->out_width;
+    part->kernel->run(job->x->weights + part->weight->offset, (size_t)part->weight->row_bytes, job->x->prepared, job->rows,
+                      job->src_width, out0, out1, part->out, part->out_width);
+}
+
+/* Ops from `op` on that read the same input through the same preparation, up to `end`. */
+static uint32_t count_fusable(const executor *x, const plan_op *op, const plan_op *end) {
+    const plan *p = x->plan;
+    uint32_t n = 1;
+    while (n < MAX_FUSED && op + n < end && op[n].kind == PLAN_MATMUL && op[n].src == op->src && op[n].layer == op->layer &&
+           x->ops->matmul[p->tensors[op[n].weight].type].prepare == x->ops->matmul[p->tensors[op->weight].type].prepare) {
+        n++;
+    }
+    return n;
+}
+
+static uint32_t round_up(uint32_t n, uint32_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+/* Outputs a task takes: about TASKS_PER_THREAD tasks per thread over the whole set, in multiples of the kernel's tile. */
+static uint32_t split_outputs(const executor *x, const matmul_part *part, uint64_t total) {
+    uint32_t tile = part->kernel->out_tile == 0 ? 1 : part->kernel->out_tile;
+    if (pool_threads(x->pool) == 1) return round_up(part->out_width, tile);
+    uint64_t wanted = total / (pool_threads(x->pool) * TASKS_PER_THREAD) + 1;
+    return round_up((uint32_t)wanted, tile);
+}
+
+static uint64_t run_matmuls(executor *x, const plan_op *op, uint32_t count) {
+    const plan *p = x->plan;
+    const plan_tensor *first = &p->tensors[op->weight];
+    matmul_job job = {.x = x, .kernel = &x->ops->matmul[first->type], .src = x->slots[op->src], .src_width = first->cols,
+                      .rows = x->rows, .parts = count};
+    uint64_t total = 0;
+    uint32_t tasks = 0;
+    for (uint32_t i = 0; i < count; i++) total += p->tensors[op[i].weight].rows;
+    for (uint32_t i = 0; i < count; i++) {
+        matmul_part *part = &job.part[i];
+        const plan_tensor *w = &p->tensors[op[i].weight];
+        *part = (matmul_part){.kernel = &x->ops->matmul[w->type], .weight = w, .out = x->slots[op[i].dst], .out_width = w->rows,
+                              .first_task = tasks};
+        part->out_per_task = split_outputs(x, part, total);
+        tasks += (w->rows + part->out_per_task - 1) / part->out_per_task;
+    }
+    uint32_t threads = pool_threads(x->pool);
+    job.rows_per_task = x->rows < 16 ? x->rows : (x->rows + threads - 1) / threads;
+    pool_run(x->pool, prepare_task, &job, (x->rows + job.rows_per_task - 1) / job.rows_per_task);
+    pool_run(x->pool, matmul_task, &job, tasks);
+    return total * first->cols * x->rows;
+}
+
+/* ---- attention --------------------------------------------------------------------------------------------------------- */
+
+typedef struct attention_job {
+    executor *x;
+    cpu_attention base;
+    uint32_t head_groups; /* tasks per row block */
+    uint32_t heads_per_group;
+} attention_job;
+
+enum { ATTENTION_ROWS = 64 }; /* rows of a task: enough to reuse a KV page, few enough to balance */
+
+static uint32_t segment_pages(const batch_segment *s) { return (s->pos0 + s->n_rows + CPU_KV_PAGE - 1) / CPU_KV_PAGE; }
+
+static void attention_task(void *arg, uint32_t index, uint32_t worker) {
+    attention_job *job = arg;
+    executor *x = job->x;
+    const row_block *block = &x->blocks[index / job->head_groups];
+    const batch_segment *s = &x->work->segments[block->segment];
+    cpu_attention a = job->base;
+    a.q += s->row0 * a.q_stride;
+    a.out += s->row0 * a.out_stride;
+    a.n_rows = s->n_rows;
+    a.pos0 = s->pos0;
+    a.kv_type = kv_type_of(s->kv);
+    a.pages = x->pages + block->page0;
+    uint32_t head0 = index % job->head_groups * job->heads_per_group;
+    x->ops->attention(&a, block->row0, block->row1, head0, head0 + job->heads_per_group, x->scratch + worker * x->scratch_floats);
+}
+
+static uint64_t run_attention(executor *x, const plan_op *op) {
+    const plan *p = x->plan;
+    uint32_t used = 0;
+    uint64_t work = 0;
+    for (uint32_t i = 0; i < x->work->n_segments; i++) {
+        const batch_segment *s = &x->work->segments[i];
+        uint32_t n = segment_pages(s);
+        for (uint32_t k = 0; k < n; k++) x->pages[used + k] = (const char *)s->pages[k]->data + kv_layer_offset(s->kv, op->layer);
+        used += n;
+        work += (uint64_t)s->n_rows * (s->pos0 + s->n_rows);
+    }
+    attention_job job = {.x = x, .head_groups = p->head_count_kv, .heads_per_group = p->head_count / p->head_count_kv};
+    job.base = (cpu_attention){.q = x->slots[op->src], .out = x->slots[op->dst], .q_stride = op->width, .out_stride = op->width,
+                               .n_head = p->head_count, .n_head_kv = p->head_count_kv, .head_dim = p->head_dim,
+                               .window = op->window, .scale = op->f0, .softcap = op->f1};
+    pool_run(x->pool, attention_task, &job, x->block_count * job.head_groups);
+    return work * 2 * op->width;
+}
+
+/* ---- elementwise ops: rows are cut into blocks -------------------------------------------------------------------------- */
+
+typedef struct rows_job {
+    executor *x;
+    const plan_op *op;
+    uint32_t rows, rows_per_task;
+} rows_job;
+
+static const float *vector(const executor *x, uint32_t weight) {
+    return (const float *)(const void *)(x->weights + x->plan->tensors[weight].offset);
+}
+
+static void embed_rows(executor *x, const plan_op *op, uint32_t row0, uint32_t row1) {
+    const plan_tensor *w = &x->plan->tensors[op->weight];
+    for (uint32_t r = row0; r < row1; r++) {
+        x->ops->dequantize[w->type](x->weights + w->offset + x->work->tokens[r] * w->row_bytes, w->cols,
+                                    x->slots[op->dst] + (size_t)r * op->width);
+    }
+}
+
+static void store_kv_rows(executor *x, const plan_op *op, uint32_t row0, uint32_t row1) {
+    const plan *p = x->plan;
+    const batch_segment *s = x->work->segments;
+    for (uint32_t r = row0; r < row1; r++) {
+        while (r >= s->row0 + s->n_rows) s++;
+        uint32_t pos = x->work->positions[r], slot = pos % CPU_KV_PAGE;
+        char *k = (char *)s->pages[pos / CPU_KV_PAGE]->data + kv_layer_offset(s->kv, op->layer);
+        uint32_t type = kv_type_of(s->kv);
+        x->ops->kv_store(k, type, slot, x->slots[op->src] + (size_t)r * op->width, p->head_count_kv, p->head_dim);
+        x->ops->kv_store(k + kv_part_bytes(s->kv), type, slot, x->slots[op->src2] + (size_t)r * op->width, p->head_count_kv,
+                         p->head_dim);
+    }
+}
+
+static void gather_rows(executor *x, const plan_op *op, uint32_t row0, uint32_t row1) {
+    for (uint32_t r = row0; r < row1; r++) {
+        memcpy(x->slots[op->dst] + (size_t)r * op->width, x->slots[op->src] + (size_t)x->work->out_rows[r] * op->width,
+               op->width * sizeof(float));
+    }
+}
+
+static void rows_op(executor *x, const plan_op *op, uint32_t row0, uint32_t row1) {
+    const cpu_ops *ops = x->ops;
+    const plan *p = x->plan;
+    float *dst = x->slots[op->dst] + (size_t)row0 * op->width;
+    const float *src = x->slots[op->src] + (size_t)row0 * op->width;
+    size_t n = (size_t)(row1 - row0) * op->width;
+    switch ((plan_op_kind)op->kind) {
+    case PLAN_EMBED: embed_rows(x, op, row0, row1); break;
+    case PLAN_RMSNORM:
+        ops->rmsnorm(x->slots[op->src], vector(x, op->weight), op->f0, op->width, row0, row1, x->slots[op->dst]);
+        break;
+    case PLAN_BIAS: ops->add_bias(x->slots[op->dst], vector(x, op->weight), op->width, row0, row1); break;
+    case PLAN_ROPE:
+        ops->rope(x->slots[op->dst], op->width, x->cos_sin, op->n_head, p->head_dim, p->rope_half, p->rope_neox, row0, row1);
+        break;
+    case PLAN_KV_STORE: store_kv_rows(x, op, row0, row1); break;
+    case PLAN_SILU_MUL: ops->silu_mul(dst, src, n); break;
+    case PLAN_GELU_MUL: ops->gelu_mul(dst, src, n); break;
+    case PLAN_ADD: ops->add(dst, src, n); break;
+    case PLAN_SCALE: ops->scale(dst, op->f0, n); break;
+    case PLAN_GATHER: gather_rows(x, op, row0, row1); break;
+    case PLAN_SOFTCAP: ops->softcap(dst, op->f0, n); break;
+    case PLAN_MATMUL: case PLAN_ATTENTION: break; /* not row ops */
+    }
+}
+
+static void rows_task(void *arg, uint32_t index, uint32_t worker) {
+    rows_job *job = arg;
+    (void)worker;
+    uint32_t row0 = index * job->rows_per_task, row1 = row0 + job->rows_per_task;
+    rows_op(job->x, job->op, row0, row1 < job->rows ? row1 : job->rows);
+}
+
+static uint64_t run_rows(executor *x, const plan_op *op) {
+    uint32_t rows = op->kind == PLAN_GATHER ? x->work->n_out : x->rows, threads = pool_threads(x->pool);
+    if (rows == 0) return 0;
+    rows_job job = {.x = x, .op = op, .rows = rows};
+    job.rows_per_task = (uint64_t)rows * op->width < SERIAL_WORK ? rows : (rows + threads - 1) / threads;
+    pool_run(x->pool, rows_task, &job, (rows + job.rows_per_task - 1) / job.rows_per_task);
+    return (uint64_t)rows * op->width;
+}
+
+/* ---- the loop ------------------------------------------------------------------------------------------------------------ */
+
+/* cos and sin of position * frequency for each row; in double, because float angles lose digits at long contexts. */
+static void fill_cos_sin(executor *x) {
+    uint32_t half = x->plan->rope_half;
+    for (uint32_t r = 0; r < x->work->n_rows; r++) {
+        float *row = x->cos_sin + (size_t)r * half * 2;
+        for (uint32_t i = 0; i < half; i++) {
+            double angle = (double)x->work->positions[r] * (double)x->plan->rope_freqs[i];
+            row[2 * i] = (float)cos(angle);
+            row[2 * i + 1] = (float)sin(angle);
+        }
+    }
+}
+
+/* Slices of layers hand the residual stream from one run to the next. */
+static void copy_hidden(executor *x, bool in) {
+    size_t width = x->plan->embedding_length;
+    for (uint32_t i = 0; i < x->work->n_segments; i++) {
+        const batch_segment *s = &x->work->segments[i];
+        float *rows = x->slots[PLAN_SLOT_X] + s->row0 * width;
+        if (s->hidden == NULL) continue;
+        if (in) memcpy(rows, s->hidden, s->n_rows * width * sizeof(float));
+        else memcpy(s->hidden, rows, s->n_rows * width * sizeof(float));
+    }
+}
+
+static bool reserve(void **array, uint32_t *capacity, uint32_t need, size_t size) {
+    if (need <= *capacity) return true;
+    void *bigger = realloc(*array, (size_t)need * 2 * size);
+    if (bigger == NULL) return false;
+    *array = bigger;
+    *capacity = need * 2;
+    return true;
+}
+
+/* Cuts the segments into attention's row blocks and makes room for their page pointers. */
+static bool cut_blocks(executor *x) {
+    uint32_t pages = 0, blocks = 0;
+    for (uint32_t i = 0; i < x->work->n_segments; i++) {
+        pages += segment_pages(&x->work->segments[i]);
+        blocks += (x->work->segments[i].n_rows + ATTENTION_ROWS - 1) / ATTENTION_ROWS;
+    }
+    void *page_array = (void *)x->pages, *block_array = x->blocks;
+    bool fits = reserve(&page_array, &x->pages_capacity, pages, sizeof *x->pages);
+    x->pages = page_array;
+    fits = fits && reserve(&block_array, &x->blocks_capacity, blocks, sizeof *x->blocks);
+    x->blocks = block_array;
+    if (!fits) return false;
+    x->block_count = 0;
+    pages = 0;
+    for (uint32_t i = 0; i < x->work->n_segments; i++) {
+        const batch_segment *s = &x->work->segments[i];
+        for (uint32_t row = 0; row < s->n_rows; row += ATTENTION_ROWS) {
+            uint32_t end = row + ATTENTION_ROWS < s->n_rows ? row + ATTENTION_ROWS : s->n_rows;
+            x->blocks[x->block_count++] = (row_block){.segment = i, .row0 = row, .row1 = end, .page0 = pages};
+        }
+        pages += segment_pages(s);
+    }
+    return true;
+}
+
+bool executor_begin(executor *x, const batch *work) {
+    x->work = work;
+    x->cursor = 0;
+    x->rows = work->n_rows;
+    if (!cut_blocks(x)) return false;
+    fill_cos_sin(x);
+    if (work->layer_first > 0) copy_hidden(x, true);
+    return true;
+}
+
+static bool in_slice(const executor *x, const plan_op *op) {
+    uint32_t end = x->work->layer_first + x->work->layer_count;
+    if (op->layer == PLAN_HEAD) return end == x->plan->layer_count && x->work->n_out > 0;
+    return op->layer >= x->work->layer_first && op->layer < end;
+}
+
+static uint64_t run_op(executor *x) {
+    const plan_op *op = &x->plan->ops[x->cursor], *end = x->plan->ops + x->plan->op_count;
+    if (!in_slice(x, op)) {
+        x->cursor++;
+        return 0;
+    }
+    uint32_t count = op->kind == PLAN_MATMUL ? count_fusable(x, op, end) : 1;
+    x->cursor += count;
+    if (op->kind == PLAN_MATMUL) return run_matmuls(x, op, count);
+    if (op->kind == PLAN_ATTENTION) return run_attention(x, op);
+    uint64_t work = run_rows(x, op);
+    if (op->kind == PLAN_GATHER) x->rows = x->work->n_out;
+    return work;
+}
+
+bool executor_run(executor *x, uint64_t budget, const atomic_bool *stop) {
+    uint64_t spent = 0;
+    while (x->cursor < x->plan->op_count) {
+        if (atomic_load_explicit(stop, memory_order_relaxed)) return true;
+        spent += run_op(x);
+        if (budget != 0 && spent >= budget && x->cursor < x->plan->op_count) return false;
+    }
+    if (x->work->layer_first + x->work->layer_count < x->plan->layer_count) copy_hidden(x, false);
+    return true;
+}
+
+const float *executor_logits(const executor *x, uint32_t i) {
+    return x->slots[PLAN_SLOT_LOGITS] + (size_t)i * x->plan->slot_width[PLAN_SLOT_LOGITS];
+}

@@ -1,0 +1,165 @@
+/* kv.c: see kv.h. Registered pages hang in a hash table; those without users also in an LRU list, whose oldest are evicted. */
+#include "kv.h"
+
+#include <stdlib.h>
+
+#include "platform/platform.h"
+
+enum { BUCKETS = 4096 };
+
+struct kv_cache {
+    kv_budget *budget;
+    uint64_t page_bytes, next_serial, hash_seed;
+    size_t part_bytes;
+    uint32_t kv_type;
+    kv_page *free_pages;     /* linked by next; their data is still allocated */
+    kv_page *oldest, *newest; /* LRU of registered pages without users */
+    kv_page *buckets[BUCKETS];
+};
+
+kv_cache *kv_create(kv_budget *budget, uint32_t kv_type, uint32_t layers, uint32_t n_head_kv, uint32_t head_dim) {
+    kv_cache *kv = calloc(1, sizeof *kv);
+    if (kv == NULL) return NULL;
+    size_t element = kv_type == REALM_KV_F32 ? sizeof(float) : sizeof(uint16_t);
+    kv->budget = budget;
+    kv->kv_type = kv_type;
+    kv->part_bytes = (size_t)n_head_kv * CPU_KV_PAGE * head_dim * element;
+    kv->page_bytes = (uint64_t)layers * 2 * kv->part_bytes;
+    kv->next_serial = 1;
+    kv->hash_seed = platform_now_ns(); /* only spreads buckets: equality is checked token by token */
+    return kv;
+}
+
+static void free_page(kv_cache *kv, kv_page *page) {
+    platform_free_pages(page->data, kv->page_bytes);
+    kv->budget->used -= kv->page_bytes;
+    free(page);
+}
+
+static void free_chain(kv_cache *kv, kv_page *page) {
+    while (page != NULL) {
+        kv_page *next = page->next;
+        free_page(kv, page);
+        page = next;
+    }
+}
+
+void kv_destroy(kv_cache *kv) {
+    if (kv == NULL) return;
+    for (uint32_t i = 0; i < BUCKETS; i++) free_chain(kv, kv->buckets[i]);
+    free_chain(kv, kv->free_pages);
+    free(kv);
+}
+
+uint64_t kv_page_bytes(const kv_cache *kv) { return kv->page_bytes; }
+uint32_t kv_type_of(const kv_cache *kv) { return kv->kv_type; }
+size_t kv_layer_offset(const kv_cache *kv, uint32_t layer) { return (size_t)layer * 2 * kv->part_bytes; }
+size_t kv_part_bytes(const kv_cache *kv) { return kv->part_bytes; }
+
+/* ---- the table of registered pages ---------------------------------------------------------------------------------- */
+
+static kv_page **bucket_of(kv_cache *kv, uint64_t parent, uint64_t tenant, const uint32_t *tokens) {
+    uint64_t hash = base_hash(tokens, CPU_KV_PAGE * sizeof *tokens, kv->hash_seed ^ tenant * 31 ^ parent * 0x9e3779b97f4a7c15u);
+    return &kv->buckets[hash % BUCKETS];
+}
+
+static void lru_remove(kv_cache *kv, kv_page *page) {
+    if (page->older != NULL) page->older->newer = page->newer; else kv->oldest = page->newer;
+    if (page->newer != NULL) page->newer->older = page->older; else kv->newest = page->older;
+    page->older = page->newer = NULL;
+}
+
+static void lru_append(kv_cache *kv, kv_page *page) {
+    page->older = kv->newest;
+    page->newer = NULL;
+    if (kv->newest != NULL) kv->newest->newer = page; else kv->oldest = page;
+    kv->newest = page;
+}
+
+static void unregister(kv_cache *kv, kv_page *page) {
+    kv_page **link = bucket_of(kv, page->parent, page->tenant, page->tokens);
+    while (*link != page) link = &(*link)->next;
+    *link = page->next;
+    page->next = NULL;
+    page->serial = 0;
+}
+
+void kv_register(kv_cache *kv, kv_page *page, const kv_page *parent, uint64_t tenant, const uint32_t *tokens) {
+    if (page->serial != 0 || (parent != NULL && parent->serial == 0)) return;
+    uint64_t parent_serial = parent == NULL ? 0 : parent->serial;
+    kv_page **bucket = bucket_of(kv, parent_serial, tenant, tokens);
+    for (kv_page *other = *bucket; other != NULL; other = other->next) {
+        bool same = other->parent == parent_serial && other->tenant == tenant;
+        if (same && memcmp(other->tokens, tokens, sizeof other->tokens) == 0) return;
+    }
+    page->parent = parent_serial;
+    page->tenant = tenant;
+    page->serial = kv->next_serial++;
+    memcpy(page->tokens, tokens, sizeof page->tokens);
+    page->next = *bucket;
+    *bucket = page;
+}
+
+kv_page *kv_find(kv_cache *kv, const kv_page *parent, uint64_t tenant, const uint32_t *tokens) {
+    uint64_t parent_serial = parent == NULL ? 0 : parent->serial;
+    for (kv_page *page = *bucket_of(kv, parent_serial, tenant, tokens); page != NULL; page = page->next) {
+        bool same = page->parent == parent_serial && page->tenant == tenant;
+        if (!same || memcmp(page->tokens, tokens, sizeof page->tokens) != 0) continue;
+        if (page->users++ == 0) lru_remove(kv, page);
+        return page;
+    }
+    return NULL;
+}
+
+/* ---- pages ------------------------------------------------------------------------------------------------------------ */
+
+static kv_page *allocate_page(kv_cache *kv) {
+    if (kv->budget->limit - kv->budget->used < kv->page_bytes) return NULL;
+    kv_page *page = calloc(1, sizeof *page);
+    if (page == NULL) return NULL;
+    page->data = platform_alloc_pages(kv->page_bytes);
+    if (page->data == NULL) {
+        free(page);
+        return NULL;
+    }
+    kv->budget->used += kv->page_bytes;
+    return page;
+}
+
+kv_page *kv_acquire(kv_cache *kv) {
+    kv_page *page = kv->free_pages;
+    if (page != NULL) {
+        kv->free_pages = page->next;
+    } else if ((page = allocate_page(kv)) != NULL) {
+        page->users = 1;
+        return page; /* fresh memory is zero */
+    } else if ((page = kv->oldest) != NULL) {
+        lru_remove(kv, page);
+        unregister(kv, page);
+    } else {
+        return NULL;
+    }
+    memset(page->data, 0, (size_t)kv->page_bytes); /* nothing of an earlier user, another tenant maybe, may be seen */
+    page->next = NULL;
+    page->users = 1;
+    return page;
+}
+
+void kv_release(kv_cache *kv, kv_page *page) {
+    if (--page->users > 0) return;
+    if (page->serial != 0) {
+        lru_append(kv, page);
+        return;
+    }
+    page->next = kv->free_pages;
+    kv->free_pages = page;
+}
+
+kv_page *kv_make_private(kv_cache *kv, kv_page *page) {
+    if (page->serial == 0 && page->users == 1) return page;
+    kv_page *copy = kv_acquire(kv);
+    if (copy == NULL) return NULL;
+    memcpy(copy->data, page->data, (size_t)kv->page_bytes);
+    kv_release(kv, page);
+    return copy;
+}
