@@ -1,4 +1,4 @@
-"""Makes the tokenizer vectors: small vocabularies in GGUF form, and what the oracle libraries do with many texts.
+"""Makes the tokenizer vectors: small vocabularies in GGUF form, and what the oracles make of many texts.
 
     python tests/vectors/make_tokenizers.py      (needs requirements.txt)
 
@@ -6,8 +6,8 @@ For each vocabulary: tokenizer-NAME.gguf (vocabulary only) and tokenizer-NAME.js
     text, ids (no special tokens parsed or added),
     decoded: the text of ids, where that differs from text,
     special: the ids with special tokens added and parsed, where they differ from ids.
-Oracles: `sentencepiece` for spm*, `tokenizers` for gpt2, llama-bpe and qwen2. Neither normalizes the text: GGUF vocabularies of
-these kinds carry no normalizer.
+Oracles: `sentencepiece` for spm*, `tokenizers` for gpt2, llama-bpe and qwen2. Neither normalizes the text:
+GGUF vocabularies of these kinds carry no normalizer.
 """
 
 from __future__ import annotations
