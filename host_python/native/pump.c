@@ -1,0 +1,632 @@
+/* pump.c: guests and their requests: calls into the guest, the loop that polls them, and what Python hears of it.
+ *
+ * A guest is polled only when it was started or cancelled, or when one of its tickets made progress. A call that traps ends the
+ * guest: its state may be anything, so it is never entered again. Everything here runs in the pump's thread.
+ */
+#if !defined(_WIN32) && !defined(_POSIX_C_SOURCE)
+#define _POSIX_C_SOURCE 200809L
+#endif
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "shim_internal.h"
+
+enum { COMPLETIONS = 256 };       /* taken at once */
+enum { TURN_STEPS = 64 };         /* output steps of one request before the other guests get their turn */
+enum { IDLE_STEPS = 100000 };     /* output steps without text or open ticket before a request counts as stalled */
+enum { MAX_SLOTS = 4096 };        /* requests of one guest */
+enum { STEP_PENDING = 0, STEP_OUTPUT = 1, STEP_DONE = 2 }; /* enum step */
+enum { REQUEST_SIZE = 96, OUTCOME_SIZE = 28 };              /* canonical layout of record request, result<outcome> */
+
+struct shim_driver {
+    realm_runtime *rt;
+    const shim_wasmtime *api;
+    shim_public_call call;
+    atomic_bool woken;  /* by shim_wake, from any thread */
+    shim_guest **guests; /* by the low half of the tag */
+    uint32_t guest_cap;
+    shim_guest **again; /* guests to poll without waiting for a ticket */
+    uint32_t again_count, again_cap;
+    shim_event *events; /* not yet told */
+    uint32_t event_count, event_cap;
+};
+
+/* ---- small helpers ---- */
+
+static void *grown(void *old, uint32_t *cap, uint32_t need, size_t size) {
+    if (need <= *cap) return old;
+    uint32_t wanted = *cap ? *cap * 2 : 8;
+    while (wanted < need) wanted *= 2;
+    void *data = realloc(old, (size_t)wanted * size);
+    if (data) *cap = wanted;
+    return data;
+}
+
+bool bytes_append(bytes *to, const void *data, size_t size) {
+    if (size > to->cap - to->size) {
+        size_t wanted = to->cap ? to->cap : 256;
+        while (wanted - to->size < size) wanted *= 2;
+        char *moved = realloc(to->data, wanted);
+        if (!moved) return false;
+        to->data = moved;
+        to->cap = wanted;
+    }
+    if (size) memcpy(to->data + to->size, data, size);
+    to->size += size;
+    return true;
+}
+
+size_t bytes_take(bytes *from, char *out, size_t cap) {
+    size_t there = from->size, taken = there < cap ? there : cap;
+    if (!taken) return there;
+    memcpy(out, from->data, taken);
+    memmove(from->data, from->data + taken, there - taken);
+    from->size -= taken;
+    return there;
+}
+
+uint64_t shim_now_ns(void) {
+    struct timespec now;
+#if defined(_WIN32)
+    timespec_get(&now, TIME_UTC);
+#else
+    clock_gettime(CLOCK_MONOTONIC, &now);
+#endif
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static realm_status fail(realm_error *err, realm_status status, const char *message) {
+    if (err) {
+        err->code = (int32_t)status;
+        snprintf(err->message, sizeof err->message, "%s", message);
+    }
+    return status;
+}
+
+/* ---- the guest's memory ---- */
+
+static const shim_wasmtime *shim_api(const shim_guest *guest) { return guest->driver->api; }
+
+view shim_memory(shim_guest *guest) {
+    const shim_wasmtime *api = shim_api(guest);
+    if (!api) return (view){guest->public_base, guest->public_size};
+    if (!guest->context || !guest->present) return (view){NULL, 0};
+    return (view){api->memory_data(guest->context, guest->memory), api->memory_data_size(guest->context, guest->memory)};
+}
+
+void *shim_at(shim_guest *guest, uint32_t ptr, uint64_t count, uint32_t size, uint32_t align) {
+    view memory = shim_memory(guest);
+    if (!memory.base || ptr > memory.size || ptr % align) return NULL;
+    if (count > (memory.size - ptr) / size) return NULL;
+    return memory.base + ptr;
+}
+
+static realm_status call(shim_guest *guest, uint32_t function, shim_value *values, uint32_t count);
+
+uint32_t shim_alloc(shim_guest *guest, uint64_t size, uint32_t align) {
+    if (size == 0) return align;
+    if (size > UINT32_MAX) return 0;
+    shim_value values[4] = {{.u64 = 0}, {.u64 = 0}, {.u64 = align}, {.u64 = size}};
+    if (call(guest, SHIM_REALLOC, values, 4) != REALM_OK) return 0;
+    uint32_t ptr = values[0].u32;
+    return ptr && shim_at(guest, ptr, size, 1, align) ? ptr : 0;
+}
+
+static uint32_t read_u32(const uint8_t *at) {
+    uint32_t value;
+    memcpy(&value, at, sizeof value);
+    return value;
+}
+
+/* ---- calls into the guest ---- */
+
+/* Lays a wasm_byte_vec_t (size, data) out by hand: two words, as in every release of wasm.h. */
+typedef struct wasm_bytes {
+    size_t size;
+    char *data;
+} wasm_bytes;
+
+/* The first line of wasmtime's message, without what follows in the backtrace. */
+static void copy_message(realm_error *err, const wasm_bytes *message) {
+    size_t used = 0;
+    char *out = err->message;
+    for (size_t i = 0; i < message->size && message->data[i] && used + 1 < REALM_ERROR_CAP; i++) {
+        unsigned char byte = (unsigned char)message->data[i];
+        out[used++] = byte < 0x20 ? ' ' : (char)byte;
+    }
+    out[used] = 0;
+}
+
+static bool memory_is_full(shim_guest *guest) {
+    return shim_memory(guest).size + 65536 > guest->options.memory_bytes;
+}
+
+/* A guest that cannot grow its memory any more and gives up by `unreachable` wanted more memory than it may have. */
+static realm_status trap_status(shim_guest *guest, const void *trap) {
+    const shim_wasmtime *api = shim_api(guest);
+    uint8_t code = 0xff;
+    if (!api->trap_code(trap, &code)) return REALM_E_GUEST_TRAP;
+    if (code == api->trap_interrupt) return REALM_E_TIMED_OUT;
+    return code == api->trap_unreachable && memory_is_full(guest) ? REALM_E_GUEST_MEMORY : REALM_E_GUEST_TRAP;
+}
+
+static realm_status take_failure(shim_guest *guest, void *error, void *trap) {
+    const shim_wasmtime *api = shim_api(guest);
+    realm_error *out = &guest->failure;
+    wasm_bytes message = {0, NULL};
+    realm_status status = trap ? trap_status(guest, trap) : REALM_E_GUEST_TRAP;
+    if (trap) api->trap_message(trap, &message);
+    else api->error_message(error, &message);
+    copy_message(out, &message);
+    api->byte_vec_delete(&message);
+    if (trap) api->trap_delete(trap);
+    if (error) api->error_delete(error);
+    if (status == REALM_E_TIMED_OUT) fail(out, status, "the guest ran longer than one call may take");
+    if (status == REALM_E_GUEST_MEMORY) fail(out, status, "the guest wanted more memory than its limit");
+    out->code = (int32_t)status;
+    return status;
+}
+
+static realm_status call(shim_guest *guest, uint32_t function, shim_value *values, uint32_t count) {
+    if (guest->dead) return (realm_status)guest->failure.code;
+    if (!(guest->present >> function & 1)) return fail(&guest->failure, REALM_E_GUEST_INVALID, "the guest lacks an export");
+    const shim_wasmtime *api = shim_api(guest);
+    realm_status status = REALM_OK;
+    if (api) {
+        void *trap = NULL;
+        if (guest->depth == 0) api->context_set_epoch_deadline(guest->context, guest->options.epoch_ticks);
+        guest->depth++;
+        void *error = api->func_call_unchecked(guest->context, guest->functions[function], values, count, &trap);
+        guest->depth--;
+        if (error || trap) status = take_failure(guest, error, trap);
+    } else {
+        guest->depth++;
+        status = (realm_status)guest->driver->call(guest->options.tag, function, values, count);
+        guest->depth--;
+        if (status != REALM_OK && guest->failure.code != (int32_t)status) fail(&guest->failure, status, "the guest trapped");
+    }
+    if (status != REALM_OK && guest->depth == 0) guest->dead = true;
+    return status;
+}
+
+/* Where a result<...> of `size` bytes lies after a call, or NULL when the guest broke the ABI, which ends it. */
+static const uint8_t *result_at(shim_guest *guest, uint32_t ptr, uint32_t size, uint32_t align) {
+    const uint8_t *at = shim_at(guest, ptr, size, 1, align);
+    if (at && at[0] <= 1) return at;
+    guest->dead = true;
+    fail(&guest->failure, REALM_E_GUEST_TRAP, "the guest returned a result outside its memory");
+    return NULL;
+}
+
+static realm_status error_code(uint8_t code) {
+    return code + 1 < REALM_STATUS_COUNT ? (realm_status)(code + 1) : REALM_E_INTERNAL;
+}
+
+/* ---- requests ---- */
+
+slot *shim_slot(shim_guest *guest, uint32_t handle) {
+    for (uint32_t i = 0; i < guest->slot_count; i++) {
+        if (guest->slots[i].handle == handle) return &guest->slots[i];
+    }
+    return NULL;
+}
+
+slot *shim_add_slot(shim_guest *guest, uint32_t handle) {
+    slot *existing = shim_slot(guest, handle);
+    if (existing) return existing;
+    if (guest->slot_count == MAX_SLOTS) return NULL;
+    slot *moved = grown(guest->slots, &guest->slot_cap, guest->slot_count + 1, sizeof *moved);
+    if (!moved) return NULL;
+    guest->slots = moved;
+    slot *added = &guest->slots[guest->slot_count++];
+    memset(added, 0, sizeof *added);
+    added->handle = handle;
+    return added;
+}
+
+static void free_slot(shim_guest *guest, slot *which) {
+    guest->text_held -= which->text.size;
+    free(which->text.data);
+    free(which->tokens);
+    free(which->extra);
+    *which = guest->slots[--guest->slot_count];
+}
+
+/* Slots of text that start emitted for handles it then did not return. */
+static void drop_unstarted(shim_guest *guest) {
+    for (uint32_t i = guest->slot_count; i-- > 0;) {
+        if (!guest->slots[i].start_ns) free_slot(guest, &guest->slots[i]);
+    }
+}
+
+static bool put_bytes(shim_guest *guest, const void *data, uint64_t size, uint32_t *ptr) {
+    *ptr = shim_alloc(guest, size, 1);
+    if (*ptr && size) memcpy(shim_memory(guest).base + *ptr, data, (size_t)size);
+    return *ptr != 0;
+}
+
+static bool put_biases(shim_guest *guest, const realm_sampling *params, uint32_t *ptr) {
+    *ptr = shim_alloc(guest, (uint64_t)params->bias_count * 8, 4);
+    if (!*ptr) return false;
+    uint8_t *out = shim_memory(guest).base + *ptr;
+    for (uint32_t i = 0; i < params->bias_count; i++, out += 8) {
+        memcpy(out, &params->bias_ids[i], 4);
+        memcpy(out + 4, &params->bias_values[i], 4);
+    }
+    return true;
+}
+
+static void put_params(uint8_t *out, const realm_sampling *params) {
+    memcpy(out, &params->temperature, 4);
+    memcpy(out + 4, &params->top_k, 4);
+    memcpy(out + 8, &params->top_p, 4);
+    memcpy(out + 12, &params->min_p, 4);
+    memcpy(out + 16, &params->repetition_penalty, 4);
+    memcpy(out + 20, &params->frequency_penalty, 4);
+    memcpy(out + 24, &params->presence_penalty, 4);
+    memcpy(out + 28, &params->penalty_window, 4);
+    memcpy(out + 32, &params->seed, 8);
+    out[40] = params->ignore_end ? 1 : 0;
+}
+
+/* Writes record request into the guest; 0 when there is no room. */
+static uint32_t put_request(shim_guest *guest, const shim_request *request) {
+    uint32_t prompt, stops, biases, extra;
+    if (!put_bytes(guest, request->prompt, request->prompt_size, &prompt)) return 0;
+    if (!put_bytes(guest, request->stops, request->stops_size, &stops)) return 0;
+    if (!put_biases(guest, &request->params, &biases)) return 0;
+    if (!put_bytes(guest, request->extra, request->extra_size, &extra)) return 0;
+    uint32_t ptr = shim_alloc(guest, REQUEST_SIZE, 8);
+    if (!ptr) return 0;
+    uint8_t *out = shim_memory(guest).base + ptr;
+    const uint32_t head[3] = {request->model, prompt, (uint32_t)request->prompt_size};
+    const uint32_t stop_list[3] = {stops, (uint32_t)request->stops_size, request->max_tokens};
+    const uint32_t tail[4] = {biases, request->params.bias_count, extra, (uint32_t)request->extra_size};
+    memset(out, 0, REQUEST_SIZE);
+    memcpy(out, head, 12);
+    out[12] = request->add_special ? 1 : 0;
+    out[13] = request->parse_special ? 1 : 0;
+    memcpy(out + 16, stop_list, 12);
+    out[28] = (uint8_t)request->mode;
+    put_params(out + 32, &request->params);
+    memcpy(out + 80, tail, 16);
+    return ptr;
+}
+
+static realm_status give_up(shim_guest *guest, realm_error *err) {
+    if (err) *err = guest->failure;
+    return (realm_status)guest->failure.code;
+}
+
+static void queue_again(shim_guest *guest) {
+    shim_driver *driver = guest->driver;
+    if (guest->queued) return;
+    shim_guest **moved = grown(driver->again, &driver->again_cap, driver->again_count + 1, sizeof(shim_guest *));
+    if (!moved) return;
+    driver->again = moved;
+    driver->again[driver->again_count++] = guest;
+    guest->queued = true;
+}
+
+static bool register_guest(shim_guest *guest) {
+    shim_driver *driver = guest->driver;
+    uint32_t index = (uint32_t)guest->options.tag, old = driver->guest_cap;
+    shim_guest **moved = grown(driver->guests, &driver->guest_cap, index + 1, sizeof(shim_guest *));
+    if (!moved) return false;
+    driver->guests = moved;
+    memset(moved + old, 0, (driver->guest_cap - old) * sizeof(shim_guest *));
+    moved[index] = guest;
+    return true;
+}
+
+realm_status shim_start(shim_guest *guest, const shim_request *request, uint32_t *handle, realm_error *err) {
+    if (guest->dead) return give_up(guest, err);
+    if (!register_guest(guest)) return fail(err, REALM_E_OUT_OF_MEMORY, "no memory for another guest");
+    uint32_t ptr = put_request(guest, request);
+    if (guest->dead) return give_up(guest, err);
+    if (!ptr) return fail(err, REALM_E_GUEST_MEMORY, "the request does not fit into the guest's memory");
+    shim_value value = {.u64 = ptr};
+    uint64_t now = shim_now_ns();
+    guest->starting = true;
+    realm_status status = call(guest, SHIM_START, &value, 1);
+    guest->starting = false;
+    const uint8_t *result = status == REALM_OK ? result_at(guest, value.u32, 8, 4) : NULL;
+    if (!result) return give_up(guest, err);
+    if (result[0]) status = error_code(result[4]);
+    *handle = read_u32(result + 4);
+    slot *started = status == REALM_OK ? shim_add_slot(guest, *handle) : NULL;
+    if (started && started->start_ns) return fail(err, REALM_E_GUEST_TRAP, "the guest gave a handle twice");
+    if (started) {
+        started->active = true;
+        started->streaming = request->streaming != 0;
+        started->start_ns = now;
+        queue_again(guest);
+    }
+    drop_unstarted(guest);
+    if (status != REALM_OK) return fail(err, status, "the guest refused the request");
+    return started ? REALM_OK : fail(err, REALM_E_LIMIT_EXCEEDED, "too many requests in one realm");
+}
+
+realm_status shim_cancel(shim_guest *guest, uint32_t handle, realm_error *err) {
+    const slot *which = shim_slot(guest, handle);
+    if (!which || !which->active) return REALM_OK;
+    shim_value value = {.u64 = handle};
+    if (call(guest, SHIM_CANCEL, &value, 1) != REALM_OK) return give_up(guest, err);
+    queue_again(guest);
+    return REALM_OK;
+}
+
+size_t shim_take_text(shim_guest *guest, uint32_t handle, char *out, size_t cap) {
+    slot *which = shim_slot(guest, handle);
+    if (!which) return 0;
+    size_t before = which->text.size, there = bytes_take(&which->text, out, cap);
+    guest->text_held -= before - which->text.size;
+    which->announced = false;
+    return there;
+}
+
+size_t shim_take_log(shim_guest *guest, char *out, size_t cap) { return bytes_take(&guest->log, out, cap); }
+
+/* A copy of a list of the guest; NULL when it is empty, lies outside the memory (*ok is then false) or there is no memory. */
+static void *copied_list(shim_guest *guest, uint32_t ptr, uint32_t count, uint32_t size, bool *ok) {
+    const void *data = shim_at(guest, ptr, count, size, count ? size : 1);
+    *ok = *ok && (data || !count);
+    void *copy = data && count ? malloc((size_t)count * size) : NULL;
+    if (copy) memcpy(copy, data, (size_t)count * size);
+    *ok = *ok && (copy || !count);
+    return copy;
+}
+
+realm_status shim_get_outcome(shim_guest *guest, uint32_t handle, shim_outcome *out, realm_error *err) {
+    slot *which = shim_slot(guest, handle);
+    if (!which || which->active) return fail(err, REALM_E_INVALID_HANDLE, "no such finished request");
+    shim_value value = {.u64 = handle};
+    if (call(guest, SHIM_OUTCOME, &value, 1) != REALM_OK) return give_up(guest, err);
+    uint32_t area = value.u32;
+    const uint8_t *result = result_at(guest, area, OUTCOME_SIZE, 4);
+    if (!result) return give_up(guest, err);
+    if (result[0]) return fail(err, error_code(result[4]), "the guest has no outcome for the request");
+    free(which->tokens);
+    free(which->extra);
+    bool ok = true;
+    *out = (shim_outcome){.finish = result[4], .error = error_code(result[5]), .prompt_tokens = read_u32(result + 8),
+                          .token_count = read_u32(result + 16), .extra_size = read_u32(result + 24)};
+    which->tokens = copied_list(guest, read_u32(result + 12), out->token_count, 4, &ok);
+    which->extra = copied_list(guest, read_u32(result + 20), (uint32_t)out->extra_size, 1, &ok);
+    out->tokens = which->tokens;
+    out->extra = which->extra;
+    out->first_ns = which->first_ns ? which->first_ns - which->start_ns : 0;
+    out->total_ns = which->end_ns - which->start_ns;
+    if (!ok) return fail(err, REALM_E_GUEST_TRAP, "the guest returned an outcome outside its memory");
+    value.u64 = area;
+    if (guest->present >> SHIM_POST_OUTCOME & 1) (void)call(guest, SHIM_POST_OUTCOME, &value, 1);
+    return REALM_OK;
+}
+
+void shim_release(shim_guest *guest, uint32_t handle) {
+    slot *which = shim_slot(guest, handle);
+    if (!which) return;
+    free_slot(guest, which);
+    shim_value value = {.u64 = handle};
+    if (!guest->dead) (void)call(guest, SHIM_RELEASE, &value, 1);
+}
+
+/* ---- polling ---- */
+
+static void tell(shim_guest *guest, uint32_t kind, uint32_t request, realm_status code) {
+    shim_driver *driver = guest->driver;
+    shim_event *moved = grown(driver->events, &driver->event_cap, driver->event_count + 1, sizeof *moved);
+    if (!moved) return; /* Python's own watch over the request ends it */
+    driver->events = moved;
+    driver->events[driver->event_count++] = (shim_event){guest->options.tag, kind, request, (int32_t)code, 0};
+}
+
+static void end_request(shim_guest *guest, slot *which, uint32_t kind, realm_status code) {
+    which->active = false;
+    which->end_ns = shim_now_ns();
+    tell(guest, kind, which->handle, code);
+}
+
+/* One poll; -1 when the request has ended. */
+static int poll_once(shim_guest *guest, uint32_t index) {
+    shim_value value = {.u64 = guest->slots[index].handle};
+    const uint8_t *result = NULL;
+    if (call(guest, SHIM_POLL, &value, 1) == REALM_OK) result = result_at(guest, value.u32, 2, 1);
+    if (!result) {
+        guest->dead = true;
+        return -1;
+    }
+    slot *which = &guest->slots[index];
+    if (result[0]) end_request(guest, which, SHIM_FAILED, error_code(result[1]));
+    else if (result[1] >= STEP_DONE) end_request(guest, which, SHIM_DONE, REALM_OK);
+    else return result[1];
+    return -1;
+}
+
+static void announce_output(shim_guest *guest, slot *which) {
+    if (!which->streaming || which->announced || !which->text.size) return;
+    which->announced = true;
+    tell(guest, SHIM_OUTPUT, which->handle, REALM_OK);
+}
+
+/* Polls a request until it waits or its turn is over. A guest that says pending while no ticket is open gets one more poll (the
+ * last ticket may have ended in between) and is then stalled, as nothing could ever wake it. */
+static void poll_request(shim_guest *guest, uint32_t index) {
+    bool idle = false;
+    for (uint32_t steps = 0; steps < TURN_STEPS; steps++) {
+        uint64_t emitted = guest->slots[index].emitted;
+        int step = poll_once(guest, index);
+        if (step < 0) return;
+        slot *which = &guest->slots[index];
+        announce_output(guest, which);
+        if (step == STEP_PENDING) {
+            if (realm_context_open_tickets(guest->ctx)) return;
+            if (idle) {
+                end_request(guest, which, SHIM_FAILED, REALM_E_STALLED);
+                return;
+            }
+            idle = true;
+        } else {
+            idle = false;
+            which->idle_steps = which->emitted == emitted ? which->idle_steps + 1 : 0;
+            if (which->idle_steps > IDLE_STEPS) {
+                end_request(guest, which, SHIM_FAILED, REALM_E_STALLED);
+                return;
+            }
+        }
+    }
+    queue_again(guest);
+}
+
+static void poll_guest(shim_guest *guest) {
+    for (uint32_t i = 0; i < guest->slot_count && !guest->dead; i++) {
+        if (guest->slots[i].active) poll_request(guest, i);
+    }
+    if (!guest->dead) return;
+    for (uint32_t i = 0; i < guest->slot_count; i++) guest->slots[i].active = false;
+    tell(guest, SHIM_DEAD, 0, (realm_status)guest->failure.code);
+}
+
+static void poll_again_list(shim_driver *driver) {
+    uint32_t count = driver->again_count;
+    for (uint32_t i = 0; i < count; i++) {
+        shim_guest *guest = driver->again[i];
+        guest->queued = false;
+        if (!guest->dead) poll_guest(guest);
+    }
+    driver->again_count -= count; /* what was queued meanwhile moves to the front */
+    if (driver->again_count) memmove(driver->again, driver->again + count, driver->again_count * sizeof(shim_guest *));
+}
+
+static void handle_completion(shim_driver *driver, const realm_completion *done) {
+    uint32_t index = (uint32_t)done->tag;
+    shim_guest *guest = index < driver->guest_cap ? driver->guests[index] : NULL;
+    if (guest && guest->options.tag == done->tag) {
+        if (!guest->dead) poll_guest(guest);
+        return;
+    }
+    shim_event *moved = grown(driver->events, &driver->event_cap, driver->event_count + 1, sizeof *moved);
+    if (!moved) return;
+    driver->events = moved;
+    driver->events[driver->event_count++] =
+        (shim_event){done->tag, SHIM_TICKET, done->ticket, (int32_t)done->state, 0};
+}
+
+static uint32_t take_events(shim_driver *driver, shim_event *out, uint32_t cap) {
+    uint32_t count = driver->event_count < cap ? driver->event_count : cap;
+    if (!count) return 0;
+    memcpy(out, driver->events, count * sizeof *out);
+    driver->event_count -= count;
+    memmove(driver->events, driver->events + count, driver->event_count * sizeof *out);
+    return count;
+}
+
+uint32_t shim_pump(shim_driver *driver, uint64_t timeout_ns, shim_event *out, uint32_t cap) {
+    realm_completion done[COMPLETIONS];
+    for (;;) {
+        poll_again_list(driver);
+        bool wait = !driver->again_count && !driver->event_count;
+        if (driver->event_count >= cap) return take_events(driver, out, cap);
+        uint32_t count = realm_runtime_wait(driver->rt, done, COMPLETIONS, wait ? timeout_ns : 0);
+        for (uint32_t i = 0; i < count; i++) handle_completion(driver, &done[i]);
+        bool woken = atomic_exchange(&driver->woken, false);
+        if (driver->event_count || woken || (!count && wait)) return take_events(driver, out, cap);
+    }
+}
+
+void shim_wake(shim_driver *driver) {
+    atomic_store(&driver->woken, true);
+    realm_runtime_wake(driver->rt);
+}
+
+/* ---- life of drivers and guests ---- */
+
+realm_status shim_driver_create(realm_runtime *rt, const shim_wasmtime *api, shim_public_call public_call, shim_driver **out) {
+    shim_driver *driver = calloc(1, sizeof *driver);
+    if (!driver) return REALM_E_OUT_OF_MEMORY;
+    driver->rt = rt;
+    driver->api = api;
+    driver->call = public_call;
+    *out = driver;
+    return REALM_OK;
+}
+
+void shim_driver_destroy(shim_driver *driver) {
+    if (!driver) return;
+    free(driver->guests);
+    free(driver->again);
+    free(driver->events);
+    free(driver);
+}
+
+realm_status shim_guest_create(shim_driver *driver, const shim_guest_options *options, shim_guest **out, realm_error *err) {
+    shim_guest *guest = calloc(1, sizeof *guest);
+    if (!guest) return fail(err, REALM_E_OUT_OF_MEMORY, "no memory for another guest");
+    guest->driver = driver;
+    guest->options = *options;
+    realm_status status = realm_context_create(driver->rt, options->tag, options->tenant, &options->limits, &guest->ctx, err);
+    if (status != REALM_OK) {
+        free(guest);
+        return status;
+    }
+    *out = guest;
+    return REALM_OK;
+}
+
+void shim_guest_attach(shim_guest *guest, void *context) {
+    guest->context = context;
+    if (!context) return;
+    shim_api(guest)->context_set_data(context, guest);
+    shim_api(guest)->context_set_epoch_deadline(context, guest->options.epoch_ticks);
+}
+
+void shim_guest_bind(shim_guest *guest, const uint8_t *memory, const uint8_t *functions, uint32_t present) {
+    if (memory) memcpy(guest->memory, memory, sizeof guest->memory);
+    if (functions) memcpy(guest->functions, functions, sizeof guest->functions);
+    guest->present = present;
+}
+
+void shim_guest_set_memory(shim_guest *guest, uint8_t *base, uint64_t size) {
+    guest->public_base = base;
+    guest->public_size = size;
+}
+
+realm_context *shim_guest_context(shim_guest *guest) { return guest->ctx; }
+
+realm_status shim_guest_failure(shim_guest *guest, realm_error *out) {
+    *out = guest->failure;
+    return (realm_status)guest->failure.code;
+}
+
+int32_t shim_guest_is_dead(shim_guest *guest) { return guest->dead; }
+
+static void forget(shim_driver *driver, const shim_guest *guest) {
+    uint32_t index = (uint32_t)guest->options.tag, kept = 0;
+    if (index < driver->guest_cap && driver->guests[index] == guest) driver->guests[index] = NULL;
+    for (uint32_t i = 0; i < driver->again_count; i++) {
+        if (driver->again[i] != guest) driver->again[kept++] = driver->again[i];
+    }
+    driver->again_count = kept;
+}
+
+void shim_guest_destroy(shim_guest *guest) {
+    if (!guest) return;
+    forget(guest->driver, guest);
+    realm_context_destroy(guest->ctx);
+    guest->dead = true; /* so that releasing slots calls nothing */
+    while (guest->slot_count) free_slot(guest, &guest->slots[guest->slot_count - 1]);
+    free(guest->slots);
+    free(guest->log.data);
+    free(guest);
+}
+
+void *shim_probe(void *env, void *caller, shim_value *values, size_t count) {
+    (void)caller;
+    *(uint64_t *)env += 1;
+    bool right = count == 3 && values[0].u32 == 0x12345678 && values[1].u64 == 0x1122334455667788 && values[2].f32 == 1.5f;
+    values[0].whole[0] = right ? 0x5ea1 : 0;
+    return NULL;
+}

@@ -1,0 +1,70 @@
+/* shim_internal.h: what imports.c and pump.c share: the guest's state and access to its memory.
+ *
+ * Every pointer a guest names is checked in 64 bits against the memory's size of that moment; any call into the guest may move
+ * the memory, so addresses are never kept across one.
+ */
+#ifndef REALM_SHIM_INTERNAL_H
+#define REALM_SHIM_INTERNAL_H
+
+#include <stdbool.h>
+
+#include "shim.h"
+
+typedef struct bytes { /* a growing buffer */
+    char *data;
+    size_t size, cap;
+} bytes;
+
+typedef struct slot { /* one request */
+    uint32_t handle;
+    bool active;     /* started and not ended: is polled */
+    bool streaming;
+    uint32_t idle_steps; /* output steps in a row without text */
+    bool announced;  /* an OUTPUT event is out and its text not yet taken */
+    uint64_t emitted; /* bytes since the start */
+    uint64_t start_ns, first_ns, end_ns;
+    bytes text;
+    uint32_t *tokens; /* of the outcome */
+    char *extra;
+} slot;
+
+struct shim_guest {
+    shim_driver *driver;
+    realm_context *ctx;
+    shim_guest_options options;
+    void *context; /* wasmtime_context_t, NULL on the public way */
+    uint64_t memory[SHIM_OBJECT_SIZE / 8];
+    uint64_t functions[SHIM_FUNCTIONS][SHIM_OBJECT_SIZE / 8];
+    uint32_t present;
+    uint8_t *public_base;
+    uint64_t public_size;
+    uint32_t depth;  /* nested calls into the guest */
+    bool starting;   /* inside start: the handle of emitted text is not yet known */
+    bool dead;
+    bool queued;     /* on the driver's list of guests to poll again */
+    realm_error failure;
+    slot *slots;
+    uint32_t slot_count, slot_cap;
+    uint64_t text_held;
+    bytes log;
+};
+
+typedef struct view { /* the guest's memory now */
+    uint8_t *base;
+    uint64_t size;
+} view;
+
+view shim_memory(shim_guest *guest);
+/* Address of count elements of `size` bytes at ptr, or NULL when they do not lie inside the memory, aligned. */
+void *shim_at(shim_guest *guest, uint32_t ptr, uint64_t count, uint32_t size, uint32_t align);
+/* Room in the guest by its cabi_realloc; 0 on failure. Nothing is allocated for size 0 (the pointer is then the alignment). */
+uint32_t shim_alloc(shim_guest *guest, uint64_t size, uint32_t align);
+
+bool bytes_append(bytes *to, const void *data, size_t size);
+size_t bytes_take(bytes *from, char *out, size_t cap);
+
+slot *shim_slot(shim_guest *guest, uint32_t handle);
+slot *shim_add_slot(shim_guest *guest, uint32_t handle);
+uint64_t shim_now_ns(void);
+
+#endif
