@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,13 @@ GEMMA2_27B_LAYERS = 46
 
 @dataclass(frozen=True)
 class Model:
-    """Hyper-parameters and dequantized weights of one GGUF file."""
+    """Hyper-parameters and dequantized weights of one GGUF file, and what is rounded on the way (nothing)."""
 
     arch: str
     meta: dict[str, Any]
     weights: dict[str, Array]
+    kv: str = "f64"  # "f16", "f32": keys and values are rounded as a cache of that type does
+    int8_block: int = 0  # n: inputs of matrix products are rounded to int8 in blocks of n, as fast kernels do
 
     def get(self, key: str, default: Any = None) -> Any:
         """Metadata of this architecture: get("block_count") reads "llama.block_count"."""
@@ -62,25 +64,24 @@ def dequantize(tensor: gguf.ReaderTensor) -> Array:
 # ---- the forward pass ----------------------------------------------------------------------------
 
 
-def logits(model: Model, ids: list[int], kv: str = "f64") -> Array:
-    """Logits (T, V) of every position; kv "f16" or "f32" rounds keys and values as such a cache does."""
+def logits(model: Model, ids: list[int]) -> Array:
+    """Logits (T, V) of every position."""
     w = model.weights
     x = w["token_embd.weight"][ids]  # (T, d)
     if model.arch == "gemma2":
         x = x * math.sqrt(x.shape[1])
     for layer in range(model.get("block_count")):
-        x = block(model, layer, x, kv)
+        x = block(model, layer, x)
     x = rms_norm(model, x, "output_norm.weight")
-    out = (
-        x @ w.get("output.weight", w["token_embd.weight"]).T
-    )  # (T, d) @ (V, d)^T; tied where the first is absent
+    head = "output" if "output.weight" in w else "token_embd"  # tied where there is no output.weight
+    out = linear(model, head, x)  # (T, V)
     return soft_cap(out, model.meta.get(f"{model.arch}.final_logit_softcapping", 0.0))
 
 
-def block(model: Model, layer: int, x: Array, kv: str) -> Array:
+def block(model: Model, layer: int, x: Array) -> Array:
     """One layer: pre-norm attention and feed-forward with residuals; gemma2 also norms what each gives."""
     name = f"blk.{layer}."
-    y = attention(model, layer, rms_norm(model, x, name + "attn_norm.weight"), kv)
+    y = attention(model, layer, rms_norm(model, x, name + "attn_norm.weight"))
     if model.arch == "gemma2":
         y = rms_norm(model, y, name + "post_attention_norm.weight")
     x = x + y
@@ -100,6 +101,7 @@ def rms_norm(model: Model, x: Array, weight: str) -> Array:
 
 def linear(model: Model, name: str, x: Array) -> Array:
     """x (T, in) @ W (out, in)^T + b, the bias where the file has one (qwen2's q, k, v)."""
+    x = round_int8(x, model.int8_block) if model.int8_block else x
     return x @ model.weights[name + ".weight"].T + model.weights.get(name + ".bias", 0.0)
 
 
@@ -110,7 +112,7 @@ def feed_forward(model: Model, layer: int, x: Array) -> Array:
     return linear(model, name + "down", activated * linear(model, name + "up", x))
 
 
-def attention(model: Model, layer: int, x: Array, kv: str) -> Array:
+def attention(model: Model, layer: int, x: Array) -> Array:
     """Causal grouped-query attention: query head i reads key/value head i // (H / G)."""
     name, count = f"blk.{layer}.attn_", len(x)
     heads = model.get("attention.head_count")
@@ -120,7 +122,7 @@ def attention(model: Model, layer: int, x: Array, kv: str) -> Array:
     k = linear(model, name + "k", x).reshape(count, groups, width)
     v = linear(model, name + "v", x).reshape(count, groups, -1)
     q, k = rope(model, q), rope(model, k)
-    k, v = round_kv(k, kv), round_kv(v, kv)
+    k, v = round_kv(k, model.kv), round_kv(v, model.kv)
     k, v = k.repeat(heads // groups, axis=1), v.repeat(heads // groups, axis=1)  # (T, H, h)
     scores = np.einsum("qhw,khw->hqk", q * attention_scale(model, heads, width), k)  # (H, T, T)
     scores = soft_cap(scores, model.meta.get(f"{model.arch}.attn_logit_softcapping", 0.0))
@@ -177,6 +179,15 @@ def round_kv(x: Array, kv: str) -> Array:
     return x if kv == "f64" else x.astype({"f16": np.float16, "f32": np.float32}[kv]).astype(np.float64)
 
 
+def round_int8(x: Array, block: int) -> Array:
+    """Each block of n values as whole multiples, -127 to 127, of a scale of its own."""
+    blocks = x.reshape(*x.shape[:-1], -1, block)
+    largest: Array = np.abs(blocks).max(axis=-1, keepdims=True)
+    scale = np.where(largest == 0, 1.0, largest / 127.0)
+    rounded: Array = np.round(blocks / scale) * scale
+    return rounded.reshape(x.shape)
+
+
 def soft_cap(x: Array, cap: float) -> Array:
     return cap * np.tanh(x / cap) if cap else x
 
@@ -198,11 +209,11 @@ def gelu_tanh(x: Array) -> Array:
 # ---- what tests ask for --------------------------------------------------------------------------
 
 
-def greedy(model: Model, ids: list[int], count: int, kv: str = "f64") -> tuple[list[int], list[float]]:
+def greedy(model: Model, ids: list[int], count: int) -> tuple[list[int], list[float]]:
     """The next `count` ids, each the best of its logits, and by how much each beats the second best."""
     ids, made, gaps = list(ids), [], []
     for _ in range(count):
-        last = logits(model, ids, kv)[-1]
+        last = logits(model, ids)[-1]
         second, best = np.sort(last)[-2:]
         made.append(int(np.argmax(last)))
         gaps.append(float(best - second))
@@ -218,13 +229,13 @@ def main() -> None:
     parser.add_argument("--greedy", type=int, default=0, help="also continue by this many ids")
     parser.add_argument("--out", help="write the logits (T, V) to this .npy file")
     args = parser.parse_args()
-    model, ids = load(args.model), [int(part) for part in args.ids.split(",")]
-    result = logits(model, ids, args.kv)
+    model, ids = replace(load(args.model), kv=args.kv), [int(part) for part in args.ids.split(",")]
+    result = logits(model, ids)
     for position, row in enumerate(result):
         best = np.argsort(row)[::-1][:5]
         print(position, " ".join(f"{token}:{row[token]:.6f}" for token in best))
     if args.greedy:
-        print("greedy", *greedy(model, ids, args.greedy, args.kv)[0])
+        print("greedy", *greedy(model, ids, args.greedy)[0])
     if args.out:
         np.save(args.out, result)
 

@@ -5,8 +5,8 @@
 For each model: model-NAME.gguf (float32, with a vocabulary of make_tokenizers.py) and model-NAME.json:
     prompt, ids: the text and its ids; logits: of some positions, hexadecimal little-endian float32 each;
     greedy, gaps: the ids that follow and how far each was ahead of the second best.
-The oracle is the transformers model itself in float32; the NumPy reference must agree with it on the GGUF file,
-which also checks the conversion written here. Sizes are small, and odd where a kernel could assume a round number.
+The oracle is the transformers model itself in float32; the NumPy reference must agree with it on the file,
+which also checks the conversion written here. Sizes are small, and odd where a kernel could like them round.
 """
 
 from __future__ import annotations
