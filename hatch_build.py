@@ -1,4 +1,4 @@
-"""Hatchling's build hook: compiles the native core and the guest and puts them into the wheel with the demo model.
+"""Hatchling's build hook: puts the native core, the guest and the demo model into the wheel.
 
 The platform is this machine's, or the one `realm_build package --target` names in REALM_BUILD_TARGET.
 """

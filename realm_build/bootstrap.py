@@ -25,9 +25,8 @@ STAMP = VENV / "realm-stamp"
 def enter(arguments: Sequence[str]) -> None:
     """Returns inside the virtual environment; outside, makes it and starts the same command again in it."""
     if sys.version_info < MINIMUM_PYTHON:
-        raise BuildError(
-            f"Python {MINIMUM_PYTHON[0]}.{MINIMUM_PYTHON[1]} or newer is needed, this is {sys.version.split()[0]}"
-        )
+        wanted = ".".join(map(str, MINIMUM_PYTHON))
+        raise BuildError(f"Python {wanted} or newer is needed, this is {sys.version.split()[0]}")
     inside = Path(sys.prefix).resolve() == VENV.resolve()
     if not is_ready():
         with locked():

@@ -143,7 +143,7 @@ def run_quietly(command: Sequence[str], what: str, log: Path | None = None) -> b
     if log:
         log.write_bytes(done.stdout)
     if done.returncode != 0:
-        print(f"[fuzz] {what} FAILED\n{done.stdout.decode(errors='replace')[-6000:]}", flush=True)
+        print(f"[fuzz] {what} FAILED\n{done.stdout.decode(errors='replace')[-3000:]}", flush=True)
     elif log:
         print(f"[fuzz] {what}: {last_statistics(done.stdout)} ({relative(log)})", flush=True)
     return done.returncode == 0

@@ -50,6 +50,7 @@ def main(only: Sequence[str] | None = None) -> int:
 
 def all_steps() -> dict[str, Callable[[], Counts]]:
     steps: dict[str, Callable[[], Counts]] = {
+        "setup": set_up,
         "build": lambda: module("realm_build", "build"),
         "check": lambda: module("realm_build", "check"),
         "unit": lambda: module("pytest", "-q", "tests/unit"),
@@ -60,6 +61,12 @@ def all_steps() -> dict[str, Callable[[], Counts]]:
     steps["examples"] = lambda: module("pytest", "-q", "tests/examples")
     steps["fuzz"] = lambda: Counts(*fuzz.run(FUZZ_SECONDS))
     return steps
+
+
+def set_up() -> Counts:
+    """What tests need beyond the virtual environment: a compiler that has the sanitizers."""
+    fuzz.install_clang()
+    return Counts(passed=1)
 
 
 def run_step(name: str, step: Callable[[], Counts]) -> tuple[Counts, float]:

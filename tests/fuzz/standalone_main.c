@@ -24,7 +24,7 @@ __attribute__((weak)) int LLVMFuzzerInitialize(int *argc, char ***argv);
 __attribute__((weak)) size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed);
 __attribute__((weak)) void __sanitizer_set_death_callback(void (*callback)(void));
 
-enum { MAX_INPUT = 1 << 16, MAX_SEEDS = 4096, MAX_STACKED = 6 };
+enum { INPUT_LIMIT = 1 << 16, SEED_LIMIT = 4096, STACKED_LIMIT = 6 };
 
 typedef struct {
     uint8_t *data;
@@ -32,9 +32,9 @@ typedef struct {
 } input;
 
 /* A test driver, one thread: the signal handlers need these where they can reach them. */
-static input corpus[MAX_SEEDS];
+static input corpus[SEED_LIMIT];
 static size_t corpus_count;
-static uint8_t current[MAX_INPUT];
+static uint8_t current[INPUT_LIMIT];
 static size_t current_size;
 static char artifact_prefix[512] = "./";
 static unsigned long long run_number;
@@ -91,8 +91,8 @@ static void watch_for_death(void) {
 static int read_file(const char *path, input *out) {
     FILE *file = fopen(path, "rb");
     if (!file) return 0;
-    uint8_t *data = malloc(MAX_INPUT);
-    size_t size = data ? fread(data, 1, MAX_INPUT, file) : 0;
+    uint8_t *data = malloc(INPUT_LIMIT);
+    size_t size = data ? fread(data, 1, INPUT_LIMIT, file) : 0;
     fclose(file);
     *out = (input){data, size};
     return data != NULL;
@@ -101,7 +101,7 @@ static int read_file(const char *path, input *out) {
 static void add_folder(const char *folder) {
     DIR *listing = opendir(folder);
     if (!listing) return;
-    for (struct dirent *entry; (entry = readdir(listing)) && corpus_count < MAX_SEEDS;) {
+    for (struct dirent *entry; (entry = readdir(listing)) && corpus_count < SEED_LIMIT;) {
         char path[2048];
         struct stat info;
         snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
@@ -162,8 +162,8 @@ size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size) {
 }
 
 static size_t mutate(uint8_t *data, size_t size) {
-    if (LLVMFuzzerCustomMutator) return LLVMFuzzerCustomMutator(data, size, MAX_INPUT, (unsigned)random_next());
-    for (size_t times = 1 + random_below(MAX_STACKED); times; times--) size = LLVMFuzzerMutate(data, size, MAX_INPUT);
+    if (LLVMFuzzerCustomMutator) return LLVMFuzzerCustomMutator(data, size, INPUT_LIMIT, (unsigned)random_next());
+    for (size_t times = 1 + random_below(STACKED_LIMIT); times; times--) size = LLVMFuzzerMutate(data, size, INPUT_LIMIT);
     return size;
 }
 
