@@ -1,4 +1,4 @@
-"""Starts the benchmarks of tests/bench: `bench_NAME.py`, or `bench_NAME.c` linked with the released objects."""
+"""Starts the benchmarks of tests/bench: `bench_NAME.py`, or `bench_NAME.c` linked with the release build."""
 
 from __future__ import annotations
 

@@ -53,14 +53,18 @@ def find_harnesses(names: Sequence[str] | None) -> list[Path]:
 # ---- the driver: libFuzzer where clang is, else our own ----
 
 
+def install_clang() -> None:
+    """As root on Debian; elsewhere the tests go on with what is there."""
+    if has_libfuzzer() or not bootstrap.is_root():
+        return
+    try:
+        bootstrap.install_packages({"clang": "tests in C", "libclang-rt-14-dev": "its sanitizers, libFuzzer"})
+    except BuildError as error:
+        print(f"[fuzz] no clang here, going on without libFuzzer\n{error}", flush=True)
+
+
 def choose_driver() -> tuple[Compiler, str]:
-    if not has_libfuzzer() and bootstrap.is_root():
-        try:
-            bootstrap.install_packages(
-                {"clang": "fuzzing", "libclang-rt-14-dev": "its sanitizers and libFuzzer"}
-            )
-        except BuildError as error:
-            print(f"[fuzz] no clang here, going on without libFuzzer\n{error}")
+    install_clang()
     if has_libfuzzer():
         return sanitizing_compiler(fuzzer=True), "libfuzzer"
     return sanitizing_compiler(), "standalone"
