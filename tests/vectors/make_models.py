@@ -1,6 +1,6 @@
 """Makes the model vectors: tiny random models of each architecture, as `transformers` computes them.
 
-    python tests/vectors/make_models.py      (needs requirements.txt)
+    python -m tests.vectors.make_models      (needs requirements.txt)
 
 For each model: model-NAME.gguf (float32, with a vocabulary of make_tokenizers.py) and model-NAME.json:
     prompt, ids: the text and its ids; logits: of some positions, hexadecimal little-endian float32 each;
@@ -12,7 +12,6 @@ which also checks the conversion written here. Sizes are small, and odd where a 
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,11 @@ import gguf
 import numpy as np
 import torch
 import transformers
-from make_tokenizers import Vocabulary, add_tokenizer, all_vocabularies
+
+from tests.reference import reference
+from tests.vectors.make_tokenizers import Vocabulary, add_tokenizer, all_vocabularies
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "reference"))
-import reference  # noqa: E402  (a script beside this folder, not a package)
 
 SEED = 20240726
 GREEDY_COUNT = 16

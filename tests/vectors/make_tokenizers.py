@@ -1,6 +1,6 @@
 """Makes the tokenizer vectors: small vocabularies in GGUF form, and what the oracles make of many texts.
 
-    python tests/vectors/make_tokenizers.py      (needs requirements.txt)
+    python -m tests.vectors.make_tokenizers      (needs requirements.txt)
 
 For each vocabulary: tokenizer-NAME.gguf (vocabulary only) and tokenizer-NAME.jsonl, one case a line:
     text, ids (no special tokens parsed or added),
@@ -20,11 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import corpus
 import gguf
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as sentencepiece_proto
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from tests.vectors import corpus
 
 HERE = Path(__file__).parent
 SEED = 20240726
