@@ -1,0 +1,398 @@
+/* matmul_avx512.c: quantized weights times int8 activations (int8_rows.h) with VNNI's u8 x s8 dot products.
+ *
+ * A weight type is described by a `quant`: how 64 weights become unsigned bytes in order, and how a group of 16 sub-blocks
+ * gives 16 scales. Two loops serve all types:
+ *   few rows   (decode) one output at a time, straight from the file's layout, every row using the weights just unpacked;
+ *   many rows  (prefill) 32 outputs x 512 weights are unpacked once into panels in which a vector holds 4 consecutive
+ *              weights of 16 outputs, and every tile of 6 rows multiplies them with broadcast activations. */
+#include "avx512.h"
+#include "int8_rows.h"
+
+#define GROUP 16          /* sub-blocks whose scales fit one vector */
+#define DECODE_ROWS 4     /* up to this many rows go through the decode loop */
+#define PANEL_K 512       /* weights of an output that are unpacked at a time */
+#define PANEL_BYTES ((size_t)PANEL_K * 16)
+#define TILE_ROWS 6       /* 2 x 6 integer and 2 x 6 float sums fill the registers */
+#define PREFETCH_BYTES 2048 /* how far ahead of use weights are asked for; the best of 1-4 KB for reading from memory */
+
+typedef struct quant {
+    uint32_t sub;         /* elements that share a scale: 16 or 32 */
+    uint32_t offset;      /* the bytes load64 gives are weight + offset */
+    bool has_min;         /* weight = scale * u - min instead */
+    uint32_t group_bytes; /* GROUP sub-blocks in the file */
+    /* Weights [64 * piece, 64 * piece + 64) of a group; with `half` only 32 of them exist, the rest are zero bytes. */
+    __m512i (*load64)(const uint8_t *group, uint32_t piece, bool half);
+    /* Scales (and mins) of the first `count` sub-blocks of a group; zero beyond. */
+    void (*scales)(const uint8_t *group, uint32_t count, __m512 *scale, __m512 *min);
+} quant;
+
+/* ---- the types ---- */
+
+/* Half-precision scales of up to 16 small blocks, which open with them. */
+AVX512_INLINE __m512 block_scales(const uint8_t *group, uint32_t count, int block_bytes) {
+    __m512i at = _mm512_mullo_epi32(avx512_iota(), _mm512_set1_epi32(block_bytes));
+    __m512i first = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), avx512_mask(count), at, group, 1);
+    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(first));
+}
+
+AVX512_INLINE void q8_0_scales(const uint8_t *group, uint32_t count, __m512 *scale, __m512 *min) {
+    *scale = block_scales(group, count, sizeof(block_q8_0));
+    *min = _mm512_setzero_ps();
+}
+
+AVX512_INLINE __m512i q8_0_load64(const uint8_t *group, uint32_t piece, bool half) {
+    const block_q8_0 *block = (const block_q8_0 *)group + 2 * piece;
+    __m512i v = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)block[0].qs));
+    v = half ? _mm512_zextsi256_si512(_mm512_castsi512_si256(v))
+             : _mm512_inserti64x4(v, _mm256_loadu_si256((const __m256i *)block[1].qs), 1);
+    return _mm512_xor_si512(v, _mm512_set1_epi8((char)0x80));
+}
+
+AVX512_INLINE void q4_0_scales(const uint8_t *group, uint32_t count, __m512 *scale, __m512 *min) {
+    *scale = block_scales(group, count, sizeof(block_q4_0));
+    *min = _mm512_setzero_ps();
+}
+
+/* 16 bytes to 32 nibbles: the low ones, then the high ones. */
+AVX512_INLINE __m256i q4_0_nibbles(const block_q4_0 *block) {
+    __m128i v = _mm_loadu_si128((const __m128i *)block->qs);
+    return _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(v, 4), v), _mm256_set1_epi8(15));
+}
+
+AVX512_INLINE __m512i q4_0_load64(const uint8_t *group, uint32_t piece, bool half) {
+    const block_q4_0 *block = (const block_q4_0 *)group + 2 * piece;
+    __m512i v = _mm512_zextsi256_si512(q4_0_nibbles(block));
+    return half ? v : _mm512_inserti64x4(v, q4_0_nibbles(block + 1), 1);
+}
+
+/* The 6-bit scales and mins of a Q4_K or Q5_K block as eight bytes each. */
+AVX512_INLINE void k_scale_bytes(const uint8_t *packed, uint64_t *scales, uint64_t *mins) {
+    uint32_t a = base_u32(packed), b = base_u32(packed + 4), c = base_u32(packed + 8);
+    uint32_t scales_high = (c & 0x0f0f0f0fu) | (a >> 2 & 0x30303030u), mins_high = (c >> 4 & 0x0f0f0f0fu) | (b >> 2 & 0x30303030u);
+    *scales = (a & 0x3f3f3f3fu) | (uint64_t)scales_high << 32;
+    *mins = (b & 0x3f3f3f3fu) | (uint64_t)mins_high << 32;
+}
+
+/* Q4_K and Q5_K: a group is two blocks, each opening with d, dmin and the packed scales. */
+AVX512_INLINE void k_scales(const uint8_t *group, uint32_t count, size_t block_bytes, __m512 *scale, __m512 *min) {
+    uint64_t scales[2] = {0}, mins[2] = {0};
+    uint32_t d[2] = {0};
+    for (uint32_t b = 0; b < (count > 8 ? 2 : 1); b++) {
+        d[b] = base_u32(group + b * block_bytes);
+        k_scale_bytes(group + b * block_bytes + 4, &scales[b], &mins[b]);
+    }
+    __m512 both = _mm512_castps128_ps512(_mm_cvtph_ps(_mm_set_epi32(0, 0, (int)d[1], (int)d[0]))); /* d, dmin, d, dmin */
+    const __m512i pick = _mm512_slli_epi32(_mm512_srli_epi32(avx512_iota(), 3), 1);                 /* 0 x 8, 2 x 8 */
+    __m512i s = _mm512_cvtepu8_epi32(_mm_set_epi64x((long long)scales[1], (long long)scales[0]));
+    __m512i m = _mm512_cvtepu8_epi32(_mm_set_epi64x((long long)mins[1], (long long)mins[0]));
+    *scale = _mm512_mul_ps(_mm512_cvtepi32_ps(s), _mm512_permutexvar_ps(pick, both));
+    *min = _mm512_mul_ps(_mm512_cvtepi32_ps(m), _mm512_permutexvar_ps(_mm512_add_epi32(pick, _mm512_set1_epi32(1)), both));
+}
+
+AVX512_INLINE void q4_k_scales(const uint8_t *group, uint32_t count, __m512 *scale, __m512 *min) {
+    k_scales(group, count, sizeof(block_q4_k), scale, min);
+}
+
+/* 32 bytes to 64 nibbles: the low ones, then the high ones. */
+AVX512_INLINE __m512i nibbles64(const uint8_t *qs) {
+    const __m512i shift = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi32(4), 1);
+    __m512i twice = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)qs));
+    return _mm512_and_si512(_mm512_srlv_epi32(twice, shift), _mm512_set1_epi8(15));
+}
+
+AVX512_INLINE __m512i q4_k_load64(const uint8_t *group, uint32_t piece, bool half) {
+    (void)half;
+    const block_q4_k *block = (const block_q4_k *)group + piece / 4;
+    return nibbles64(block->qs + 32 * (piece % 4));
+}
+
+AVX512_INLINE void q5_k_scales(const uint8_t *group, uint32_t count, __m512 *scale, __m512 *min) {
+    k_scales(group, count, sizeof(block_q5_k), scale, min);
+}
+
+AVX512_INLINE __m512i q5_k_load64(const uint8_t *group, uint32_t piece, bool half) {
+    (void)half;
+    const block_q5_k *block = (const block_q5_k *)group + piece / 4;
+    __m512i fifth = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)block->qh));
+    uint8_t bit = (uint8_t)(1u << (2 * (piece % 4))); /* of the first 32 weights; the others have the next bit */
+    __m512i bits = _mm512_inserti64x4(_mm512_set1_epi8((char)bit), _mm256_set1_epi8((char)(bit << 1)), 1);
+    __m512i low = nibbles64(block->qs + 32 * (piece % 4));
+    return _mm512_mask_add_epi8(low, _mm512_test_epi8_mask(fifth, bits), low, _mm512_set1_epi8(16));
+}
+
+AVX512_INLINE void q6_k_scales(const uint8_t *group, uint32_t count, __m512 *scale, __m512 *min) {
+    (void)count;
+    const block_q6_k *block = (const block_q6_k *)group;
+    __m512 s = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)block->scales)));
+    *scale = _mm512_mul_ps(s, _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(block->d))));
+    *min = _mm512_setzero_ps();
+}
+
+AVX512_INLINE __m512i q6_k_load64(const uint8_t *group, uint32_t piece, bool half) {
+    (void)half;
+    const block_q6_k *block = (const block_q6_k *)group;
+    __m512i low = _mm512_loadu_si512(block->ql + 64 * (piece / 2));
+    __m512i high = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(block->qh + 32 * (piece / 2))));
+    /* The pairs of bits wanted stand at 0 and 2 (even pieces) or 4 and 6 (odd ones) and go to 4. */
+    const __m512i up = _mm512_inserti64x4(_mm512_set1_epi32(4), _mm256_set1_epi32(2), 1);
+    const __m512i down = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi32(2), 1);
+    low = piece & 1 ? _mm512_srli_epi16(low, 4) : low;
+    high = piece & 1 ? _mm512_srlv_epi32(high, down) : _mm512_sllv_epi32(high, up);
+    const __m512i nibble = _mm512_set1_epi8(15);
+    __m512i merged = _mm512_ternarylogic_epi32(nibble, low, high, 0xca); /* nibble ? low : high */
+    return _mm512_and_si512(merged, _mm512_set1_epi8(63));
+}
+
+static const quant quant_q8_0 = {32, 128, false, GROUP * sizeof(block_q8_0), q8_0_load64, q8_0_scales};
+static const quant quant_q4_0 = {32, 8, false, GROUP * sizeof(block_q4_0), q4_0_load64, q4_0_scales};
+static const quant quant_q4_k = {32, 0, true, 2 * sizeof(block_q4_k), q4_k_load64, q4_k_scales};
+static const quant quant_q5_k = {32, 0, true, 2 * sizeof(block_q5_k), q5_k_load64, q5_k_scales};
+static const quant quant_q6_k = {16, 32, false, sizeof(block_q6_k), q6_k_load64, q6_k_scales};
+
+/* ---- preparing activations ---- */
+
+AVX512_INLINE __m512i round_to_int8(__m512 x, float inverse, __m128i *bytes) {
+    __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(inverse)));
+    *bytes = _mm512_cvtsepi32_epi8(q);
+    return q;
+}
+
+static void prepare_block(const float *x, const int8_row *row, size_t b) {
+    __m512 x0 = _mm512_loadu_ps(x), x1 = _mm512_loadu_ps(x + 16);
+    float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(x0), _mm512_abs_ps(x1)));
+    bool is_zero = most < 1e-30f; /* else 127 / most could overflow */
+    float inverse = is_zero ? 0.0f : 127.0f / most, d = is_zero ? 0.0f : most / 127.0f;
+    if (_mm512_cmp_ps_mask(x0, x1, _CMP_UNORD_Q)) d = __builtin_nanf(""); /* a NaN goes on into the result */
+    __m128i bytes0, bytes1;
+    int sum0 = _mm512_reduce_add_epi32(round_to_int8(x0, inverse, &bytes0));
+    int sum1 = _mm512_reduce_add_epi32(round_to_int8(x1, inverse, &bytes1));
+    _mm_store_si128((__m128i *)(row->q + 32 * b), bytes0);
+    _mm_store_si128((__m128i *)(row->q + 32 * b + 16), bytes1);
+    row->d[b] = d;
+    row->d_sum[b] = d * (float)(sum0 + sum1);
+    row->sum32[b] = -INT8_OFFSET * (sum0 + sum1);
+    row->sum16[2 * b] = -INT8_OFFSET * sum0;
+    row->sum16[2 * b + 1] = -INT8_OFFSET * sum1;
+}
+
+static void prepare_int8(const float *x, size_t x_stride, uint32_t n_rows, uint32_t k, uint32_t row0, uint32_t row1,
+                         void *prepared) {
+    (void)n_rows;
+    size_t blocks = k / 32, padded = int8_blocks(k);
+    for (size_t r = row0; r < row1; r++) {
+        int8_row row = int8_row_at(prepared, k, r);
+        for (size_t b = 0; b < blocks; b++) prepare_block(x + r * x_stride + 32 * b, &row, b);
+        memset(row.q + k, 0, int8_q_bytes(k) - k);
+        for (size_t b = blocks; b < padded; b++) {
+            row.d[b] = row.d_sum[b] = 0;
+            row.sum32[b] = row.sum16[2 * b] = row.sum16[2 * b + 1] = 0;
+        }
+    }
+}
+
+/* ---- few rows ---- */
+
+/* Scales of the activations of a group's 16 sub-blocks. */
+AVX512_INLINE __m512 row_scales(const quant *t, const int8_row *x, size_t group) {
+    if (t->sub == 32) return _mm512_loadu_ps(x->d + GROUP * group);
+    __m512i twice = _mm512_srli_epi32(avx512_iota(), 1);
+    return _mm512_permutexvar_ps(twice, _mm512_castps256_ps512(_mm256_loadu_ps(x->d + GROUP / 2 * group)));
+}
+
+/* What weight offsets or mins take from the result, for a whole group. */
+AVX512_INLINE __m512 add_offsets(const quant *t, const int8_row *x, size_t group, __m512 scale, __m512 min, __m512 acc) {
+    if (t->has_min) return _mm512_fnmadd_ps(min, _mm512_loadu_ps(x->d_sum + GROUP * group), acc);
+    const int32_t *sums = (t->sub == 32 ? x->sum32 : x->sum16) + GROUP * group;
+    __m512 sum = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sums)), _mm512_set1_ps((float)t->offset / INT8_OFFSET));
+    return _mm512_fmadd_ps(scale, sum, acc);
+}
+
+/* acc[m] += the group's part of w . x[m]. */
+AVX512_INLINE void decode_group(const quant *t, const uint8_t *w, uint32_t count, size_t group, const int8_row *x, uint32_t m_count,
+                                __m512 acc[][2]) {
+    __m512 scale, min, scales[DECODE_ROWS];
+    t->scales(w, count, &scale, &min);
+    for (uint32_t m = 0; m < m_count; m++) {
+        scales[m] = _mm512_mul_ps(scale, row_scales(t, &x[m], group));
+        acc[m][0] = add_offsets(t, &x[m], group, scales[m], min, acc[m][0]);
+    }
+    const uint32_t lanes = t->sub / 4, per_piece = 64 / t->sub; /* lanes of a sub-block, sub-blocks of a piece */
+    __m512i pick = _mm512_srli_epi32(avx512_iota(), lanes == 8 ? 3 : 2);
+    for (uint32_t p = 0; p * per_piece < count; p++) {
+        __m512i v = t->load64(w, p, p * per_piece + per_piece > count);
+        for (uint32_t m = 0; m < m_count; m++) {
+            __m512i q = _mm512_loadu_si512(x[m].q + (size_t)group * GROUP * t->sub + 64 * p);
+            __m512 dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), v, q));
+            acc[m][p & 1] = _mm512_fmadd_ps(dot, _mm512_permutexvar_ps(pick, scales[m]), acc[m][p & 1]);
+        }
+        pick = _mm512_add_epi32(pick, _mm512_set1_epi32((int)per_piece));
+    }
+}
+
+AVX512_INLINE void decode_output(const quant *t, const uint8_t *w, uint32_t k, const int8_row *x, uint32_t m_count, float *out,
+                                 size_t out_stride) {
+    __m512 acc[DECODE_ROWS][2];
+    for (uint32_t m = 0; m < m_count; m++) acc[m][0] = acc[m][1] = _mm512_setzero_ps();
+    const uint32_t subs = k / t->sub;
+    size_t group = 0;
+    for (; (group + 1) * GROUP <= subs; group++, w += t->group_bytes) {
+        for (uint32_t i = 0; i < t->group_bytes; i += 64) _mm_prefetch((const char *)w + PREFETCH_BYTES + i, _MM_HINT_T0);
+        decode_group(t, w, GROUP, group, x, m_count, acc);
+    }
+    if (subs % GROUP) decode_group(t, w, subs % GROUP, group, x, m_count, acc);
+    for (uint32_t m = 0; m < m_count; m++) out[m * out_stride] = _mm512_reduce_add_ps(_mm512_add_ps(acc[m][0], acc[m][1]));
+}
+
+AVX512_INLINE void decode_rows(const quant *t, const uint8_t *w, size_t row_bytes, const void *prepared, uint32_t m_count, uint32_t k,
+                               uint32_t out0, uint32_t out1, float *out, size_t out_stride) {
+    int8_row x[DECODE_ROWS];
+    for (uint32_t m = 0; m < m_count; m++) x[m] = int8_row_at(prepared, k, m);
+    for (size_t o = out0; o < out1; o++) decode_output(t, w + o * row_bytes, k, x, m_count, out + o, out_stride);
+}
+
+/* ---- many rows ---- */
+
+typedef struct panels { /* two panels of 16 outputs x PANEL_K weights */
+    _Alignas(64) uint8_t w[2][PANEL_BYTES];          /* [panel][weight / 4][output][weight % 4] */
+    _Alignas(64) float scale[2][PANEL_K / 16][16];   /* [panel][sub-block][output] */
+    _Alignas(64) float min[2][PANEL_K / 16][16];
+    __mmask16 outputs[2];                            /* which of the 16 exist */
+} panels;
+
+/* Unpacks one panel: outputs [0, n) from rows row_bytes apart, `subs` sub-blocks from w on. Rows past n repeat the last. */
+AVX512_INLINE void panel_unpack(const quant *t, const uint8_t *w, size_t row_bytes, uint32_t n, uint32_t subs, panels *out, int panel) {
+    const uint32_t per_piece = 64 / t->sub;
+    const __m512i raise = _mm512_set1_epi8((char)(t->offset ? INT8_OFFSET - t->offset : 0));
+    for (uint32_t g = 0; g * GROUP < subs; g++) {
+        const uint32_t count = subs - g * GROUP < GROUP ? subs - g * GROUP : GROUP;
+        __m512 scale[16], min[16];
+        for (uint32_t r = 0; r < 16; r++) t->scales(w + (r < n ? r : n - 1) * row_bytes + g * t->group_bytes, count, &scale[r], &min[r]);
+        avx512_transpose((__m512i *)scale);
+        for (uint32_t i = 0; i < 16; i++) _mm512_store_ps(out->scale[panel][g * GROUP + i], scale[i]);
+        if (t->has_min) {
+            avx512_transpose((__m512i *)min);
+            for (uint32_t i = 0; i < 16; i++) _mm512_store_ps(out->min[panel][g * GROUP + i], min[i]);
+        }
+        for (uint32_t p = 0; p * per_piece < count; p++) {
+            __m512i v[16];
+            for (uint32_t r = 0; r < 16; r++) {
+                const uint8_t *group = w + (r < n ? r : n - 1) * row_bytes + g * t->group_bytes;
+                v[r] = _mm512_add_epi8(t->load64(group, p, p * per_piece + per_piece > count), raise);
+            }
+            avx512_transpose(v);
+            uint8_t *to = out->w[panel] + ((size_t)g * GROUP * t->sub + 64 * p) * 16;
+            for (uint32_t i = 0; i < 16; i++) _mm512_store_si512(to + 64 * i, v[i]);
+        }
+    }
+}
+
+/* Adds one sub-block to the float sums: integer dot products, then the two scales (and the mins). */
+AVX512_INLINE void tile_sub_block(const quant *t, const panels *w, uint32_t s, const int8_row *first, size_t x_stride,
+                                  size_t k0, uint32_t rows, __m512 sums[][2]) {
+    __m512i dots[TILE_ROWS][2];
+    const size_t block = k0 / 32 + s * t->sub / 32, start = k0 / t->sub + s;
+    for (uint32_t r = 0; r < rows; r++) {
+        const int32_t *offsets = (const int32_t *)((const uint8_t *)(t->sub == 32 ? first->sum32 : first->sum16) + r * x_stride);
+        dots[r][0] = dots[r][1] = t->offset ? _mm512_set1_epi32(offsets[start]) : _mm512_setzero_si512();
+    }
+    for (uint32_t g = 0; g < t->sub / 4; g++) {
+        const size_t at = (size_t)s * t->sub + 4 * g;
+        __m512i w0 = _mm512_load_si512(w->w[0] + at * 16), w1 = _mm512_load_si512(w->w[1] + at * 16);
+        for (uint32_t r = 0; r < rows; r++) {
+            __m512i q = _mm512_set1_epi32((int)base_u32(first->q + r * x_stride + k0 + at));
+            dots[r][0] = _mm512_dpbusd_epi32(dots[r][0], w0, q);
+            dots[r][1] = _mm512_dpbusd_epi32(dots[r][1], w1, q);
+        }
+    }
+    for (uint32_t r = 0; r < rows; r++) {
+        const uint8_t *d_at = (const uint8_t *)first->d + r * x_stride, *d_sum_at = (const uint8_t *)first->d_sum + r * x_stride;
+        __m512 d = _mm512_set1_ps(((const float *)d_at)[block]), d_sum = _mm512_set1_ps(((const float *)d_sum_at)[block]);
+        for (int p = 0; p < 2; p++) {
+            __m512 scale = _mm512_mul_ps(_mm512_load_ps(w->scale[p][s]), d);
+            sums[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][p]), scale, sums[r][p]);
+            if (t->has_min) sums[r][p] = _mm512_fnmadd_ps(_mm512_load_ps(w->min[p][s]), d_sum, sums[r][p]);
+        }
+    }
+}
+
+/* out (rows, 32) = or += x (rows, subs * sub) @ panels */
+AVX512_INLINE void tile(const quant *t, const panels *w, uint32_t subs, const int8_row *first, size_t x_stride, size_t k0, uint32_t rows,
+                        float *out, size_t out_stride) {
+    __m512 sums[TILE_ROWS][2];
+    for (uint32_t r = 0; r < rows; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+    for (uint32_t s = 0; s < subs; s++) tile_sub_block(t, w, s, first, x_stride, k0, rows, sums);
+    for (uint32_t r = 0; r < rows; r++) {
+        for (int p = 0; p < 2; p++) {
+            float *to = out + r * out_stride + 16 * p;
+            if (k0) sums[r][p] = _mm512_add_ps(sums[r][p], _mm512_maskz_loadu_ps(w->outputs[p], to));
+            _mm512_mask_storeu_ps(to, w->outputs[p], sums[r][p]);
+        }
+    }
+}
+
+AVX512_INLINE void tile_any(const quant *t, const panels *w, uint32_t subs, const int8_row *first, size_t x_stride, size_t k0,
+                            uint32_t rows, float *out, size_t out_stride) {
+    switch (rows) { /* constants, so that the sums live in registers */
+    case 1: tile(t, w, subs, first, x_stride, k0, 1, out, out_stride); break;
+    case 2: tile(t, w, subs, first, x_stride, k0, 2, out, out_stride); break;
+    case 3: tile(t, w, subs, first, x_stride, k0, 3, out, out_stride); break;
+    case 4: tile(t, w, subs, first, x_stride, k0, 4, out, out_stride); break;
+    case 5: tile(t, w, subs, first, x_stride, k0, 5, out, out_stride); break;
+    default: tile(t, w, subs, first, x_stride, k0, TILE_ROWS, out, out_stride); break;
+    }
+}
+
+AVX512_INLINE void prefill_outputs(const quant *t, const uint8_t *w, size_t row_bytes, const void *prepared, uint32_t n_rows, uint32_t k,
+                                   uint32_t n_out, float *out, size_t out_stride) {
+    panels p;
+    uint32_t first_half = n_out < 16 ? n_out : 16, second_half = n_out - first_half;
+    p.outputs[0] = avx512_mask(first_half);
+    p.outputs[1] = avx512_mask(second_half);
+    for (size_t k0 = 0; k0 < k; k0 += PANEL_K) {
+        const uint32_t subs = (k - k0 < PANEL_K ? (uint32_t)(k - k0) : PANEL_K) / t->sub;
+        const uint8_t *from = w + k0 / (GROUP * t->sub) * t->group_bytes;
+        panel_unpack(t, from, row_bytes, first_half, subs, &p, 0);
+        /* Without a second half its panel repeats the last row of the first: computed and not stored. */
+        const uint8_t *second = from + (second_half ? 16 : first_half - 1) * row_bytes;
+        panel_unpack(t, second, row_bytes, second_half ? second_half : 1, subs, &p, 1);
+        for (uint32_t r = 0; r < n_rows; r += TILE_ROWS) {
+            int8_row first = int8_row_at(prepared, k, r);
+            tile_any(t, &p, subs, &first, int8_row_bytes(k), k0, n_rows - r, out + r * out_stride, out_stride);
+        }
+    }
+}
+
+/* ---- the table ---- */
+
+AVX512_INLINE void matmul(const quant *t, const uint8_t *w, size_t row_bytes, const void *prepared, uint32_t n_rows, uint32_t k,
+                          uint32_t out0, uint32_t out1, float *out, size_t out_stride) {
+    switch (n_rows) {
+    case 0: break;
+    case 1: decode_rows(t, w, row_bytes, prepared, 1, k, out0, out1, out, out_stride); break;
+    case 2: decode_rows(t, w, row_bytes, prepared, 2, k, out0, out1, out, out_stride); break;
+    case 3: decode_rows(t, w, row_bytes, prepared, 3, k, out0, out1, out, out_stride); break;
+    case 4: decode_rows(t, w, row_bytes, prepared, 4, k, out0, out1, out, out_stride); break;
+    default:
+        for (uint32_t o = out0; o < out1; o += 32)
+            prefill_outputs(t, w + o * row_bytes, row_bytes, prepared, n_rows, k, out1 - o < 32 ? out1 - o : 32, out + o, out_stride);
+    }
+}
+
+#define DEFINE_MATMUL(suffix) \
+    static void matmul_##suffix(const void *w, size_t row_bytes, const void *prepared, uint32_t n_rows, uint32_t k, \
+                                uint32_t out0, uint32_t out1, float *out, size_t out_stride) { \
+        matmul(&quant_##suffix, w, row_bytes, prepared, n_rows, k, out0, out1, out, out_stride); \
+    }
+DEFINE_MATMUL(q8_0)
+DEFINE_MATMUL(q4_0)
+DEFINE_MATMUL(q4_k)
+DEFINE_MATMUL(q5_k)
+DEFINE_MATMUL(q6_k)
+
+void cpu_fill_matmul_avx512(cpu_ops *ops) {
+    ops->matmul[BLOCK_Q8_0] = (cpu_matmul){int8_prepared_size, prepare_int8, matmul_q8_0, 32};
+    ops->matmul[BLOCK_Q4_0] = (cpu_matmul){int8_prepared_size, prepare_int8, matmul_q4_0, 32};
+    ops->matmul[BLOCK_Q4_K] = (cpu_matmul){int8_prepared_size, prepare_int8, matmul_q4_k, 32};
+    ops->matmul[BLOCK_Q5_K] = (cpu_matmul){int8_prepared_size, prepare_int8, matmul_q5_k, 32};
+    ops->matmul[BLOCK_Q6_K] = (cpu_matmul){int8_prepared_size, prepare_int8, matmul_q6_k, 32};
+}
