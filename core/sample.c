@@ -48,7 +48,7 @@ static double random_unit(uint64_t seed, uint64_t index);
 realm_status sample_token(const float *logits, uint32_t vocab_size, const uint32_t *history, uint32_t history_count,
                           const realm_sampling *params, uint64_t index, const uint32_t *banned, uint32_t banned_count,
                           sample_scratch *scratch, uint32_t *token, float *logprob, realm_error *err) {
-    work w;
+    work w = {0};
     realm_status status = work_open(scratch, vocab_size, &w, err);
     if (status != REALM_OK) return status;
     copy_sanitised(logits, vocab_size, w.x);
