@@ -102,6 +102,7 @@ void kv_register(kv_cache *kv, kv_page *page, const kv_page *parent, uint64_t te
 
 kv_page *kv_find(kv_cache *kv, const kv_page *parent, uint64_t tenant, const uint32_t *tokens) {
     uint64_t parent_serial = parent == NULL ? 0 : parent->serial;
+    if (parent != NULL && parent_serial == 0) return NULL; /* nobody can find what follows an unregistered page */
     for (kv_page *page = *bucket_of(kv, parent_serial, tenant, tokens); page != NULL; page = page->next) {
         bool same = page->parent == parent_serial && page->tenant == tenant;
         if (!same || memcmp(page->tokens, tokens, sizeof page->tokens) != 0) continue;

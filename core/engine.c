@@ -1,0 +1,486 @@
+/* engine.c: which rows are computed next, and what their results mean. Sessions with work wait in a round-robin list; each step
+ * takes all that fit: first those that decode one token, then prompts in chunks, so that a long prompt never stalls the rest. */
+#include "engine.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum {
+    SCORED_CHUNK = 64,        /* rows of a step whose logits are all wanted, to bound the logits buffer that is touched */
+    PREFILL_BESIDE_DECODE = 64, /* prompt rows in a step that also decodes */
+};
+
+/* ---- life ------------------------------------------------------------------------------------------------------------------ */
+
+static bool collect_end_tokens(engine *e) {
+    uint32_t vocab = tokenizer_vocab_size(e->tok);
+    for (uint32_t pass = 0; pass < 2; pass++) { /* count, then fill */
+        uint32_t n = 0;
+        for (uint32_t id = 0; id < vocab; id++) {
+            if (!tokenizer_is_end(e->tok, id)) continue;
+            if (pass == 1) e->end_tokens[n] = id;
+            n++;
+        }
+        e->end_count = n;
+        if (pass == 0 && (e->end_tokens = malloc((n + 1) * sizeof *e->end_tokens)) == NULL) return false;
+    }
+    return true;
+}
+
+static bool allocate(engine *e) {
+    batch *b = &e->batch;
+    const plan *p = e->plan;
+    b->tokens = malloc(e->max_rows * sizeof *b->tokens);
+    b->positions = malloc(e->max_rows * sizeof *b->positions);
+    b->out_rows = malloc(e->max_rows * sizeof *b->out_rows);
+    b->segments = malloc(e->max_rows * sizeof *b->segments);
+    e->parts = malloc(e->max_rows * sizeof *e->parts);
+    e->fake_logits = calloc(p->vocab_size, sizeof *e->fake_logits);
+    for (uint32_t type = 0; type < 2; type++) e->kv[type] = kv_create(&e->rt->kv, type, p->layer_count, p->head_count_kv, p->head_dim);
+    return b->tokens && b->positions && b->out_rows && b->segments && e->parts && e->fake_logits && e->kv[0] && e->kv[1] &&
+           collect_end_tokens(e);
+}
+
+realm_status engine_create(realm_runtime *rt, const plan *p, const tokenizer *tok, const uint8_t *weights, engine **out,
+                           realm_error *err) {
+    *out = NULL;
+    engine *e = calloc(1, sizeof *e);
+    if (e == NULL) return base_fail_memory(err, "the engine", sizeof *e);
+    *e = (engine){.rt = rt, .plan = p, .tok = tok, .max_rows = rt->options.batch_rows};
+    realm_status status = allocate(e) ? REALM_OK : base_fail_memory(err, "batch records", e->max_rows);
+    if (status == REALM_OK && rt->options.executor == REALM_EXECUTOR_CPU) {
+        status = executor_create(p, weights, &rt->ops, rt->pool, e->max_rows, e->max_rows, &e->executor, err);
+    }
+    if (status != REALM_OK) {
+        engine_destroy(e);
+        return status;
+    }
+    *out = e;
+    return REALM_OK;
+}
+
+void engine_destroy(engine *e) {
+    if (e == NULL) return;
+    executor_destroy(e->executor);
+    for (uint32_t type = 0; type < 2; type++) kv_destroy(e->kv[type]);
+    free(e->batch.tokens);
+    free(e->batch.positions);
+    free(e->batch.out_rows);
+    free(e->batch.segments);
+    free(e->parts);
+    free(e->fake_logits);
+    free(e->end_tokens);
+    free(e);
+}
+
+/* ---- runnable list ------------------------------------------------------------------------------------------------------------ */
+
+static void list_append(session *s) {
+    engine *e = s->engine;
+    s->prev = e->last;
+    s->next = NULL;
+    if (e->last != NULL) e->last->next = s; else e->first = s;
+    e->last = s;
+    s->runnable = true;
+}
+
+static void list_remove(session *s) {
+    engine *e = s->engine;
+    if (!s->runnable) return;
+    if (s->prev != NULL) s->prev->next = s->next; else e->first = s->next;
+    if (s->next != NULL) s->next->prev = s->prev; else e->last = s->prev;
+    s->next = s->prev = NULL;
+    s->runnable = false;
+}
+
+/* ---- sessions ------------------------------------------------------------------------------------------------------------------- */
+
+session *session_create(engine *e, realm_context *ctx, const realm_session_options *options, uint32_t default_kv_type) {
+    session *s = calloc(1, sizeof *s);
+    if (s == NULL) return NULL;
+    uint32_t kv_type = options == NULL ? default_kv_type : options->kv_type;
+    *s = (session){.engine = e, .ctx = ctx, .kv = e->kv[kv_type == REALM_KV_F32], .no_prefix = options != NULL && options->no_prefix};
+    return s;
+}
+
+static void release_pages(session *s, uint32_t keep) {
+    while (s->page_count > keep) kv_release(s->kv, s->pages[--s->page_count]);
+    if (s->registered > keep) s->registered = keep;
+}
+
+static void session_free(session *s) {
+    release_pages(s, 0);
+    free(s->pages);
+    free(s->tokens);
+    free(s->logits);
+    free(s->hidden);
+    free(s);
+}
+
+/* Tokens given but not computed are forgotten. */
+static void drop_uncomputed(session *s) {
+    if (s->ctx != NULL) s->ctx->kv_tokens -= s->submitted - s->done;
+    s->submitted = s->done;
+    s->slice_count = s->slice_next = s->slice_cursor = 0;
+}
+
+void session_abort(session *s) {
+    list_remove(s);
+    s->active = NULL;
+    s->logits_valid = false;
+    if (!s->in_step) drop_uncomputed(s);
+}
+
+void session_destroy(session *s) {
+    session_abort(s);
+    s->ctx->kv_tokens -= s->submitted;
+    s->ctx = NULL;
+    if (!s->in_step) session_free(s);
+}
+
+realm_status session_rewind(session *s, uint32_t position, realm_error *err) {
+    if (position == s->done && s->slice_next == 0) return REALM_OK;
+    uint32_t inside = position % CPU_KV_PAGE, pages = (position + CPU_KV_PAGE - 1) / CPU_KV_PAGE;
+    release_pages(s, pages);
+    if (inside != 0) { /* the page will be written again: nobody else may see it */
+        kv_page *page = kv_make_private(s->kv, s->pages[pages - 1]);
+        if (page == NULL) return base_fail(err, REALM_E_LIMIT_EXCEEDED, "the KV budget is used up: close sessions or raise kv_bytes");
+        s->pages[pages - 1] = page;
+        if (s->registered >= pages) s->registered = pages - 1;
+    }
+    drop_uncomputed(s);
+    s->ctx->kv_tokens -= s->done - position;
+    s->done = s->submitted = position;
+    s->logits_valid = false;
+    return REALM_OK;
+}
+
+/* Pages another session of this tenant has already computed for the tokens that come next. One token is always left to
+ * compute, because its logits are wanted. */
+static void reuse_prefix(session *s) {
+    if (s->no_prefix || s->done % CPU_KV_PAGE != 0 || s->registered * CPU_KV_PAGE != s->done) return;
+    release_pages(s, s->done / CPU_KV_PAGE); /* pages a cancelled step had begun */
+    while (s->submitted - s->done > CPU_KV_PAGE && s->page_count < s->page_capacity) {
+        const kv_page *parent = s->page_count == 0 ? NULL : s->pages[s->page_count - 1];
+        kv_page *page = kv_find(s->kv, parent, s->ctx->tenant, s->tokens + s->done);
+        if (page == NULL) return;
+        s->pages[s->page_count++] = page;
+        s->registered = s->page_count;
+        s->done += CPU_KV_PAGE;
+        s->engine->rt->stats.prefix_hits += CPU_KV_PAGE;
+    }
+}
+
+static bool reserve_tokens(session *s, uint32_t total) {
+    if (total > s->token_capacity) {
+        uint32_t wanted = total < 64 ? 64 : total + total / 2;
+        uint32_t *bigger = realloc(s->tokens, wanted * sizeof *bigger);
+        if (bigger == NULL) return false;
+        s->tokens = bigger;
+        s->token_capacity = wanted;
+    }
+    uint32_t pages = (total + CPU_KV_PAGE - 1) / CPU_KV_PAGE;
+    if (pages > s->page_capacity) {
+        uint32_t wanted = pages + pages / 2;
+        kv_page **bigger = realloc(s->pages, wanted * sizeof *bigger);
+        if (bigger == NULL) return false;
+        s->pages = bigger;
+        s->page_capacity = wanted;
+    }
+    return true;
+}
+
+realm_status session_submit(session *s, ticket *t, const uint32_t *tokens, uint32_t count, realm_error *err) {
+    uint32_t vocab = s->engine->plan->vocab_size;
+    if (!reserve_tokens(s, s->submitted + count)) return base_fail_memory(err, "the session's tokens", count);
+    if (s->logits == NULL && (s->logits = malloc(vocab * sizeof(float))) == NULL) {
+        return base_fail_memory(err, "the session's logits", vocab * sizeof(float));
+    }
+    if (count > 0) memcpy(s->tokens + s->submitted, tokens, count * sizeof *tokens);
+    s->submitted += count;
+    s->ctx->kv_tokens += count;
+    s->logits_valid = false;
+    s->active = t;
+    bool whole = t->kind == TICKET_FORWARD || t->kind == TICKET_GENERATE;
+    if (whole && s->slice_count == 0) reuse_prefix(s);
+    list_append(s);
+    return REALM_OK;
+}
+
+/* ---- the next batch --------------------------------------------------------------------------------------------------------------- */
+
+/* Rows the session still has to compute in its running slice, or in whole passes. */
+static uint32_t pending_rows(const session *s) { return s->submitted - s->done - s->slice_cursor; }
+
+static bool wants_all_logits(const session *s) { return s->active->kind == TICKET_SCORE || s->active->kind == TICKET_LOGITS; }
+
+static bool acquire_pages(session *s, uint32_t positions) {
+    uint32_t pages = (positions + CPU_KV_PAGE - 1) / CPU_KV_PAGE;
+    while (s->page_count < pages) {
+        kv_page *page = kv_acquire(s->kv);
+        if (page == NULL) return false;
+        s->pages[s->page_count++] = page;
+    }
+    return true;
+}
+
+static void add_rows(engine *e, session *s, uint32_t rows) {
+    batch *b = &e->batch;
+    uint32_t pos0 = s->done + s->slice_cursor, row0 = b->n_rows;
+    step_part *part = &e->parts[b->n_segments];
+    *part = (step_part){.session = s, .ticket = s->active, .rows = rows, .out0 = b->n_out};
+    b->segments[b->n_segments++] = (batch_segment){
+        .row0 = row0, .n_rows = rows, .pos0 = pos0, .kv = s->kv, .pages = s->pages,
+        .hidden = s->slice_count == 0 ? NULL : s->hidden + (size_t)s->slice_cursor * e->plan->embedding_length};
+    for (uint32_t i = 0; i < rows; i++) {
+        b->tokens[row0 + i] = s->tokens[pos0 + i];
+        b->positions[row0 + i] = pos0 + i;
+        bool last = pos0 + i + 1 == s->submitted;
+        if (last || wants_all_logits(s)) b->out_rows[b->n_out++] = row0 + i;
+    }
+    b->n_rows += rows;
+    part->outs = b->n_out - part->out0;
+    s->in_step = true;
+    s->active->in_step = true;
+}
+
+/* Adds at most `limit` rows of the session to the batch; a session that finds no KV pages fails. */
+static void take(engine *e, session *s, uint32_t limit) {
+    uint32_t rows = pending_rows(s), room = e->max_rows - e->batch.n_rows;
+    if (wants_all_logits(s) && rows > SCORED_CHUNK) rows = SCORED_CHUNK;
+    if (rows > limit) rows = limit;
+    if (rows > room) rows = room;
+    if (rows == 0) return;
+    if (!acquire_pages(s, s->done + s->slice_cursor + rows)) {
+        ticket *t = s->active;
+        session_abort(s);
+        ticket_fail(t, REALM_E_LIMIT_EXCEEDED, "the KV budget is used up: close sessions, or raise kv_bytes");
+        return;
+    }
+    add_rows(e, s, rows);
+}
+
+static bool same_slice(const session *s, const session *lead) {
+    return s->slice_first == lead->slice_first && s->slice_count == lead->slice_count;
+}
+
+/* One pass over the runnable sessions that run the same layers as the first: those that decode, or those with more rows. */
+static void take_all(engine *e, const session *lead, bool decoding, uint32_t limit) {
+    uint32_t start = e->batch.n_rows;
+    for (session *s = e->first, *next; s != NULL && e->batch.n_rows < e->max_rows; s = next) {
+        next = s->next;
+        if (s->in_step || (pending_rows(s) == 1) != decoding || !same_slice(s, lead)) continue;
+        uint32_t used = e->batch.n_rows - start;
+        if (used >= limit) return;
+        take(e, s, limit - used);
+    }
+}
+
+/* Sessions that were served wait behind those that were not. */
+static void rotate(engine *e) {
+    for (uint32_t i = 0; i < e->batch.n_segments; i++) {
+        session *s = e->parts[i].session;
+        list_remove(s);
+        list_append(s);
+    }
+}
+
+bool engine_next_batch(engine *e) {
+    batch *b = &e->batch;
+    b->n_rows = b->n_segments = b->n_out = 0;
+    e->begun = e->failed = false;
+    if (e->first == NULL) return false;
+    session lead = *e->first; /* a copy: taking may fail and free it from the list */
+    b->layer_first = lead.slice_count == 0 ? 0 : lead.slice_first;
+    b->layer_count = lead.slice_count == 0 ? e->plan->layer_count : lead.slice_count;
+    take_all(e, &lead, true, e->max_rows);
+    take_all(e, &lead, false, b->n_rows == 0 ? e->max_rows : PREFILL_BESIDE_DECODE);
+    rotate(e);
+    return b->n_rows > 0;
+}
+
+/* ---- computing: no lock held --------------------------------------------------------------------------------------------------------- */
+
+/* Without a forward pass every row prefers one token that depends on its own token and position. */
+static uint32_t fake_choice(const engine *e, uint32_t row) {
+    return (e->batch.tokens[row] * 31u + e->batch.positions[row] * 7u + 3u) % e->plan->vocab_size;
+}
+
+static float log_probability(const engine *e, const float *logits, uint32_t token) {
+    float max = 0.0f, sum = 0.0f;
+    e->rt->ops.softmax_stats(logits, e->plan->vocab_size, &max, &sum);
+    return logits[token] - max - logf(sum);
+}
+
+static void draw(engine *e, step_part *part, const float *logits, uint32_t worker) {
+    session *s = part->session;
+    const ticket *t = part->ticket;
+    bool ban = t->params.ignore_end != 0;
+    sample_token(logits, e->plan->vocab_size, s->tokens, s->submitted, &t->params, s->samples, ban ? e->end_tokens : NULL,
+                 ban ? e->end_count : 0, &e->rt->scratch[worker], &part->sampled.id, &part->sampled.logprob, &part->error);
+    part->sampled.is_end = tokenizer_is_end(e->tok, part->sampled.id);
+}
+
+static void score_row(engine *e, step_part *part, const float *logits, uint32_t out) {
+    ticket *t = part->ticket;
+    const session *s = part->session;
+    uint32_t position = e->batch.positions[e->batch.out_rows[out]];
+    if (position + 1 >= s->submitted) return;
+    t->scores[position + 1 - t->first_position] = log_probability(e, logits, s->tokens[position + 1]);
+}
+
+/* What a part wants of its logits that needs no lock. */
+static void use_logits(engine *e, step_part *part, uint32_t worker) {
+    for (uint32_t i = 0; i < part->outs; i++) {
+        uint32_t out = part->out0 + i;
+        float *fake = &e->fake_logits[e->executor == NULL ? fake_choice(e, e->batch.out_rows[out]) : 0];
+        const float *logits = e->executor == NULL ? e->fake_logits : executor_logits(e->executor, out);
+        if (e->executor == NULL) *fake = 10.0f;
+        if (part->ticket->kind == TICKET_GENERATE) draw(e, part, logits, worker);
+        if (part->ticket->kind == TICKET_SCORE) score_row(e, part, logits, out);
+        *fake = 0.0f;
+    }
+}
+
+static void use_logits_task(void *arg, uint32_t index, uint32_t worker) {
+    engine *e = arg;
+    use_logits(e, &e->parts[index], worker);
+}
+
+bool engine_compute(engine *e, uint64_t budget) {
+    if (e->executor != NULL) {
+        if (!e->begun && !executor_begin(e->executor, &e->batch)) e->failed = true;
+        e->begun = true;
+        if (!e->failed && !executor_run(e->executor, budget, &e->rt->abort_step)) return false;
+    }
+    if (e->failed || atomic_load(&e->rt->abort_step)) return true;
+    if (e->executor != NULL) {
+        pool_run(e->rt->pool, use_logits_task, e, e->batch.n_segments);
+    } else {
+        for (uint32_t i = 0; i < e->batch.n_segments; i++) use_logits(e, &e->parts[i], 0);
+    }
+    return true;
+}
+
+/* ---- completing: lock held --------------------------------------------------------------------------------------------------------------- */
+
+static void register_pages(session *s) {
+    while (!s->no_prefix && (s->registered + 1) * CPU_KV_PAGE <= s->done) {
+        const kv_page *parent = s->registered == 0 ? NULL : s->pages[s->registered - 1];
+        if (parent != NULL && parent->serial == 0) return; /* an equal page of another session leads there */
+        kv_register(s->kv, s->pages[s->registered], parent, s->ctx->tenant, s->tokens + s->registered * CPU_KV_PAGE);
+        s->registered++;
+    }
+}
+
+static void copy_logits(engine *e, uint32_t out, float *to) {
+    size_t bytes = e->plan->vocab_size * sizeof(float);
+    if (e->executor != NULL) {
+        memcpy(to, executor_logits(e->executor, out), bytes);
+    } else {
+        memset(to, 0, bytes);
+        to[fake_choice(e, e->batch.out_rows[out])] = 10.0f;
+    }
+}
+
+static void finish_logits(engine *e, const step_part *part) {
+    session *s = part->session;
+    copy_logits(e, part->out0 + part->outs - 1, s->logits);
+    s->logits_valid = true;
+}
+
+/* generate: keeps the drawn token and goes on with it, or ends. */
+static void advance_generate(const step_part *part) {
+    session *s = part->session;
+    ticket *t = part->ticket;
+    if (part->error.code != REALM_OK) {
+        session_abort(s);
+        ticket_fail(t, (realm_status)part->error.code, part->error.message);
+        return;
+    }
+    s->samples++;
+    t->tokens[t->produced++] = part->sampled;
+    realm_limits *limits = &s->ctx->limits;
+    bool full = s->submitted >= s->context_length;
+    bool limited = limits->kv_tokens != 0 && s->ctx->kv_tokens >= limits->kv_tokens;
+    if (part->sampled.is_end || t->produced == t->max_tokens || full || limited) {
+        session_abort(s);
+        ticket_finish(t, REALM_TICKET_READY);
+    } else if (!reserve_tokens(s, s->submitted + 1)) {
+        session_abort(s);
+        ticket_fail(t, REALM_E_OUT_OF_MEMORY, "out of memory: the session's tokens");
+    } else {
+        s->tokens[s->submitted++] = part->sampled.id;
+        s->ctx->kv_tokens++;
+        ticket_progress(t);
+    }
+}
+
+static void finish_session(engine *e, const step_part *part) {
+    session *s = part->session;
+    ticket *t = part->ticket;
+    if (t->kind == TICKET_GENERATE) {
+        advance_generate(part);
+        return;
+    }
+    list_remove(s);
+    s->active = NULL;
+    finish_logits(e, part);
+    ticket_finish(t, REALM_TICKET_READY);
+}
+
+/* A chunk of a slice of layers: the tokens count as computed when the last layer has seen them all. */
+static void advance_slice(engine *e, const step_part *part) {
+    session *s = part->session;
+    s->slice_cursor += part->rows;
+    if (pending_rows(s) > 0) return;
+    s->slice_cursor = 0;
+    s->slice_next = s->slice_first + s->slice_count;
+    s->slice_count = 0;
+    if (s->slice_next == e->plan->layer_count) {
+        s->slice_next = 0;
+        s->done = s->submitted;
+        finish_session(e, part);
+        return;
+    }
+    ticket *t = part->ticket;
+    list_remove(s);
+    s->active = NULL;
+    ticket_finish(t, REALM_TICKET_READY);
+}
+
+static void advance(engine *e, const step_part *part) {
+    session *s = part->session;
+    ticket *t = part->ticket;
+    if (s->slice_count != 0) {
+        advance_slice(e, part);
+        return;
+    }
+    if (t->kind == TICKET_LOGITS) {
+        uint32_t vocab = e->plan->vocab_size, first = s->done - t->first_position;
+        for (uint32_t i = 0; i < part->outs; i++) copy_logits(e, part->out0 + i, t->logits_out + (size_t)(first + i) * vocab);
+    }
+    s->done += part->rows;
+    register_pages(s);
+    if (s->done == s->submitted) finish_session(e, part);
+}
+
+void engine_complete(engine *e) {
+    for (uint32_t i = 0; i < e->batch.n_segments; i++) {
+        const step_part *part = &e->parts[i];
+        session *s = part->session;
+        ticket *t = part->ticket;
+        s->in_step = t->in_step = false;
+        bool wanted = s->ctx != NULL && s->active == t;
+        if (wanted && e->failed) {
+            session_abort(s);
+            ticket_fail(t, REALM_E_OUT_OF_MEMORY, "out of memory: the step's page table");
+        } else if (wanted && !atomic_load(&e->rt->abort_step)) {
+            advance(e, part);
+        }
+        if (s->ctx == NULL) session_free(s);
+        else if (!wanted) drop_uncomputed(s);
+        if (t->ctx == NULL) ticket_free(t);
+    }
+    e->batch.n_segments = 0;
+}

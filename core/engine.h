@@ -1,0 +1,209 @@
+/* engine.h: the structures behind realm.h's handles, shared by runtime.c (driver, completions), model.c (loading), context.c
+ * (handles, tickets) and engine.c (sessions, batches). One lock, the runtime's, guards them all; it is never held while a
+ * batch is computed. What a running step still needs (`in_step`) is freed when the step ends. */
+#ifndef REALM_ENGINE_H
+#define REALM_ENGINE_H
+
+#include "executor.h"
+#include "layer_store.h"
+#include "sample.h"
+#include "tensor.h"
+#include "tokenizer.h"
+
+typedef struct session session;
+typedef struct ticket ticket;
+typedef struct engine engine;
+
+/* ---- handles: u32 capabilities with a generation, so that a stale one is never somebody else's ---------------------------- */
+
+typedef struct handle_table {
+    void **items;
+    uint16_t *generations;
+    uint32_t capacity, free_head; /* free slots are linked through items */
+    uint32_t count;
+} handle_table;
+
+uint32_t handle_add(handle_table *t, void *item); /* 0: out of memory or table full */
+void *handle_get(const handle_table *t, uint32_t handle);
+void handle_remove(handle_table *t, uint32_t handle);
+void *handle_at(const handle_table *t, uint32_t slot); /* NULL where the slot is free */
+void handle_table_free(handle_table *t);
+
+/* ---- tickets ---------------------------------------------------------------------------------------------------------------- */
+
+typedef enum ticket_kind {
+    TICKET_FORWARD, TICKET_LAYERS, TICKET_LOGITS, TICKET_SCORE, TICKET_GENERATE, TICKET_TENSOR,
+} ticket_kind;
+
+struct ticket {
+    realm_context *ctx;      /* NULL once dropped while a step still used it */
+    session *session;        /* NULL for tensor work, or when the session is gone */
+    uint32_t handle, kind, state;
+    bool in_step, event_queued;
+    ticket *event_next, *event_prev;
+    realm_error error;
+    /* generate */
+    realm_sampling params;   /* with own copies of the biases */
+    uint32_t max_tokens, produced, taken, tokens_capacity;
+    realm_token *tokens;     /* (produced,) */
+    /* score and logits */
+    uint32_t first_position, scored;
+    float *scores;           /* (scored,) */
+    float *logits_out;       /* the host's (count, vocab_size) */
+    /* tensor work */
+    tensor_product *job;     /* NULL: the result is there already */
+    tensor *result;
+    uint64_t reserved_bytes; /* charged to the context until the result is a tensor of its own */
+    uint32_t result_handle;
+    ticket *job_next;
+};
+
+/* ---- sessions and engines ------------------------------------------------------------------------------------------------- */
+
+struct session {
+    engine *engine;
+    realm_context *ctx;      /* NULL: closed while a step still used it */
+    uint32_t handle;
+    kv_cache *kv;
+    kv_page **pages;
+    uint32_t page_count, page_capacity;
+    uint32_t registered;     /* leading pages that are findable by others */
+    uint32_t *tokens;
+    uint32_t token_capacity;
+    uint32_t done;           /* tokens whose KV is there */
+    uint32_t submitted;      /* tokens given */
+    uint32_t context_length;
+    bool in_step, no_prefix, logits_valid, runnable;
+    float *logits;           /* (vocab_size,) after the last token */
+    uint64_t samples;        /* drawn so far */
+    ticket *active;
+    float *hidden;           /* (hidden_rows, embedding): residual stream between slices of layers */
+    uint32_t hidden_rows;
+    uint32_t slice_first, slice_count; /* layers of the running slice; slice_count 0: whole passes */
+    uint32_t slice_next;     /* layer the next slice must begin with */
+    uint32_t slice_cursor;   /* rows of the slice already computed */
+    session *next, *prev;    /* runnable list, served round robin */
+};
+
+/* What one step did to one session. */
+typedef struct step_part {
+    session *session;
+    ticket *ticket;          /* that was active when the step began; kept alive until the step ends */
+    uint32_t rows;
+    uint32_t out0, outs;     /* its range in the batch's out_rows */
+    realm_token sampled;     /* generate: the token drawn after the last row */
+    realm_error error;
+} step_part;
+
+struct engine {
+    realm_runtime *rt;
+    engine *next;            /* runtime's list */
+    const plan *plan;
+    const tokenizer *tok;
+    executor *executor;      /* NULL with the fake executor */
+    kv_cache *kv[2];         /* by REALM_KV_... */
+    session *first, *last;   /* runnable sessions */
+    uint32_t max_rows;
+    batch batch;
+    step_part *parts;        /* (batch.n_segments,) */
+    float *fake_logits;      /* (vocab_size,) all zero */
+    uint32_t *end_tokens;    /* (end_count,) */
+    uint32_t end_count;
+    bool begun;              /* the batch is in the executor */
+    bool failed;             /* it could not be */
+};
+
+realm_status engine_create(realm_runtime *rt, const plan *p, const tokenizer *tok, const uint8_t *weights, engine **out,
+                           realm_error *err);
+void engine_destroy(engine *e); /* no sessions may be left */
+
+/* With the lock held: fills e->batch with the next step's work; false when there is none. */
+bool engine_next_batch(engine *e);
+/* Without the lock: computes it (true: complete), then draws the tokens generate wants. */
+bool engine_compute(engine *e, uint64_t budget);
+/* With the lock held: takes the results over into sessions and tickets. */
+void engine_complete(engine *e);
+
+/* Sessions, with the lock held. */
+session *session_create(engine *e, realm_context *ctx, const realm_session_options *options, uint32_t default_kv_type);
+void session_destroy(session *s); /* at once, or when the running step ends */
+realm_status session_rewind(session *s, uint32_t position, realm_error *err);
+/* Appends tokens and queues the session for ticket t. The caller has checked limits. */
+realm_status session_submit(session *s, ticket *t, const uint32_t *tokens, uint32_t count, realm_error *err);
+/* Takes the session out of the queue and forgets tokens that were not computed. */
+void session_abort(session *s);
+
+/* ---- runtime -------------------------------------------------------------------------------------------------------------------- */
+
+struct realm_runtime {
+    realm_runtime_options options;
+    cpu_ops ops;
+    uint32_t threads;
+    pool *pool;
+    kv_budget kv;
+    platform_mutex *lock;
+    platform_cond *work;     /* the driver waits for work, or for the host's acknowledgement */
+    platform_cond *done;     /* the host waits for completions */
+    platform_thread *driver;
+    atomic_bool stop, abort_step;
+    bool wake, idle, stepping;
+    engine *engines, *turn;  /* all, and the one whose turn is next */
+    realm_context *contexts;
+    ticket *event_first, *event_last;
+    ticket *job_first, *job_last;
+    uint32_t unacknowledged; /* completions taken by a wait that the host has not come back from */
+    uint64_t last_step_ns;
+    sample_scratch *scratch; /* one per thread */
+    realm_runtime_stats stats;
+};
+
+/* With the lock held. */
+void runtime_push_event(realm_runtime *rt, ticket *t);
+void runtime_remove_event(realm_runtime *rt, ticket *t);
+void runtime_work_arrived(realm_runtime *rt);
+
+/* ---- contexts -------------------------------------------------------------------------------------------------------------------- */
+
+struct realm_context {
+    realm_runtime *rt;
+    realm_context *next, *prev;
+    uint64_t tag, tenant;
+    realm_limits limits;
+    handle_table models, sessions, tickets, tensors;
+    uint32_t open_tickets;
+    uint64_t kv_tokens;      /* submitted tokens of all sessions */
+    uint64_t tensor_bytes;   /* owned by its tensors and layer store, and reserved for products under way */
+    layer_store *store;      /* made when first used */
+    handle_table retired;    /* revoked models that views may still point into */
+    sample_scratch scratch;
+};
+
+/* With the lock held: an open ticket under a new handle, within the context's limit. */
+realm_status ticket_create(realm_context *ctx, uint32_t kind, ticket **out, realm_error *err);
+/* With the lock held: moves a ticket to a final state (or announces progress) and queues its event. */
+void ticket_finish(ticket *t, uint32_t state);
+void ticket_fail(ticket *t, realm_status code, const char *message);
+void ticket_progress(ticket *t);
+void ticket_free(ticket *t);
+
+/* ---- models ------------------------------------------------------------------------------------------------------------------------ */
+
+struct realm_model {
+    realm_runtime *rt;
+    uint32_t references;     /* guarded by the runtime's lock */
+    realm_model_options options;
+    platform_mapping mapping;
+    bool mapped;
+    const uint8_t *bytes;
+    uint64_t size;
+    gguf *file;
+    tokenizer *tokenizer;
+    plan *plan;
+    engine *engine;
+    uint32_t context_length;
+};
+
+void model_retain(realm_model *m);  /* lock held */
+void model_release(realm_model *m); /* lock not held */
+
+#endif

@@ -1,0 +1,239 @@
+/* model.c: loading a GGUF file in bounded steps, and what can be asked of a model without a session. */
+#include <stdlib.h>
+
+#include "engine.h"
+
+#define DEFAULT_CONTEXT_CAP 131072u
+#define PREFETCH_SLICE (32u << 20) /* bytes asked for in one step */
+
+struct realm_loader {
+    realm_model *model;
+    uint32_t stage;
+    uint64_t prefetched;
+};
+
+/* ---- life -------------------------------------------------------------------------------------------------------------------- */
+
+static void unlink_engine(realm_runtime *rt, engine *e) {
+    engine **link = &rt->engines;
+    while (*link != NULL && *link != e) link = &(*link)->next;
+    if (*link == e) *link = e->next;
+    if (rt->turn == e) rt->turn = e->next;
+}
+
+static void model_free(realm_model *m) {
+    engine_destroy(m->engine);
+    plan_destroy(m->plan);
+    tokenizer_destroy(m->tokenizer);
+    gguf_close(m->file);
+    if (m->mapped) platform_unmap(&m->mapping);
+    free(m);
+}
+
+void model_retain(realm_model *m) { m->references++; }
+
+void model_release(realm_model *m) {
+    realm_runtime *rt = m->rt;
+    platform_lock(rt->lock);
+    bool last = --m->references == 0;
+    if (last && m->engine != NULL) {
+        unlink_engine(rt, m->engine);
+        /* Sessions of destroyed contexts may still be in the running step. */
+        while (rt->driver != NULL && rt->stepping && m->engine->batch.n_segments > 0 && !atomic_load(&rt->stop)) {
+            platform_unlock(rt->lock);
+            platform_pause();
+            platform_lock(rt->lock);
+        }
+        if (m->engine->batch.n_segments > 0) engine_complete(m->engine);
+    }
+    platform_unlock(rt->lock);
+    if (last) model_free(m);
+}
+
+void realm_model_close(realm_model *model) {
+    if (model != NULL) model_release(model);
+}
+
+/* ---- loading ------------------------------------------------------------------------------------------------------------------- */
+
+static realm_status check_options(const realm_model_options *o, realm_error *err) {
+    if (o->mode > REALM_LOAD_HEADER) return base_fail(err, REALM_E_INVALID_ARGUMENT, "unknown load mode %u", o->mode);
+    if (o->kv_type > REALM_KV_F32) return base_fail(err, REALM_E_INVALID_ARGUMENT, "unknown KV type %u", o->kv_type);
+    return REALM_OK;
+}
+
+static realm_status begin(realm_runtime *rt, const realm_model_options *options, realm_loader **out, realm_error *err) {
+    realm_model_options o = options == NULL ? (realm_model_options){0} : *options;
+    base_error_clear(err);
+    *out = NULL;
+    realm_status status = check_options(&o, err);
+    if (status != REALM_OK) return status;
+    realm_loader *loader = calloc(1, sizeof *loader);
+    realm_model *model = calloc(1, sizeof *model);
+    if (loader == NULL || model == NULL) {
+        free(loader);
+        free(model);
+        return base_fail_memory(err, "the loader", sizeof *model);
+    }
+    *model = (realm_model){.rt = rt, .references = 1, .options = o};
+    loader->model = model;
+    *out = loader;
+    return REALM_OK;
+}
+
+realm_status realm_loader_begin(realm_runtime *rt, const char *path, const realm_model_options *options, realm_loader **out,
+                                realm_error *err) {
+    realm_status status = begin(rt, options, out, err);
+    if (status != REALM_OK) return status;
+    realm_model *m = (*out)->model;
+    status = platform_map_file(path, &m->mapping, err);
+    if (status != REALM_OK) {
+        realm_loader_abandon(*out);
+        *out = NULL;
+        return status;
+    }
+    m->mapped = true;
+    m->bytes = m->mapping.data;
+    m->size = m->mapping.size;
+    return REALM_OK;
+}
+
+realm_status realm_loader_begin_bytes(realm_runtime *rt, const void *data, uint64_t size, const realm_model_options *options,
+                                      realm_loader **out, realm_error *err) {
+    realm_status status = begin(rt, options, out, err);
+    if (status != REALM_OK) return status;
+    (*out)->model->bytes = data;
+    (*out)->model->size = size;
+    return REALM_OK;
+}
+
+static uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
+
+static realm_status load_engine(realm_model *m, realm_error *err) {
+    realm_status status = plan_create(m->file, tokenizer_vocab_size(m->tokenizer), &m->plan, err);
+    if (status != REALM_OK) return status;
+    uint32_t own = smaller(m->plan->context_length, DEFAULT_CONTEXT_CAP);
+    m->context_length = m->options.context_length == 0 ? own : m->options.context_length;
+    if (m->context_length > m->plan->context_length) {
+        return base_fail(err, REALM_E_INVALID_ARGUMENT, "context_length %u is more than the model's %u", m->context_length,
+                         m->plan->context_length);
+    }
+    status = engine_create(m->rt, m->plan, m->tokenizer, m->bytes, &m->engine, err);
+    if (status != REALM_OK) return status;
+    platform_lock(m->rt->lock);
+    m->engine->next = m->rt->engines;
+    m->rt->engines = m->engine;
+    platform_unlock(m->rt->lock);
+    return REALM_OK;
+}
+
+/* One stage a call; the last one repeats until all bytes were asked for. */
+static realm_status load_stage(realm_loader *l, float *progress, realm_error *err) {
+    realm_model *m = l->model;
+    uint32_t mode = m->options.mode;
+    switch (l->stage++) {
+    case 0:
+        *progress = mode == REALM_LOAD_HEADER ? 1.0f : 0.2f;
+        return gguf_open(m->bytes, m->size, &m->file, err);
+    case 1:
+        *progress = mode == REALM_LOAD_VOCAB ? 1.0f : 0.6f;
+        return tokenizer_create(m->file, &m->tokenizer, err);
+    case 2:
+        *progress = m->options.prefetch && m->mapped ? 0.7f : 1.0f;
+        return load_engine(m, err);
+    default:
+        platform_prefetch(&m->mapping, l->prefetched, m->size - l->prefetched < PREFETCH_SLICE ? m->size - l->prefetched : PREFETCH_SLICE);
+        l->prefetched += PREFETCH_SLICE;
+        *progress = l->prefetched >= m->size ? 1.0f : 0.7f + 0.3f * (float)((double)l->prefetched / (double)m->size);
+        return REALM_OK;
+    }
+}
+
+static bool is_complete(const realm_loader *l) {
+    const realm_model *m = l->model;
+    if (m->options.mode == REALM_LOAD_HEADER) return l->stage >= 1;
+    if (m->options.mode == REALM_LOAD_VOCAB) return l->stage >= 2;
+    return l->stage >= 3 && (!m->options.prefetch || !m->mapped || l->prefetched >= m->size);
+}
+
+realm_status realm_loader_step(realm_loader *loader, float *progress, realm_error *err) {
+    base_error_clear(err);
+    *progress = 1.0f;
+    return is_complete(loader) ? REALM_OK : load_stage(loader, progress, err);
+}
+
+realm_status realm_loader_finish(realm_loader *loader, realm_model **out, realm_error *err) {
+    base_error_clear(err);
+    *out = NULL;
+    if (!is_complete(loader)) {
+        realm_loader_abandon(loader);
+        return base_fail(err, REALM_E_INVALID_ARGUMENT, "the model is not loaded yet: call realm_loader_step until progress is 1");
+    }
+    *out = loader->model;
+    free(loader);
+    return REALM_OK;
+}
+
+void realm_loader_abandon(realm_loader *loader) {
+    if (loader == NULL) return;
+    model_release(loader->model);
+    free(loader);
+}
+
+/* ---- questions --------------------------------------------------------------------------------------------------------------------- */
+
+static void count_weights(const realm_model *m, realm_model_info *out) {
+    for (uint64_t i = 0; i < gguf_tensor_count(m->file); i++) {
+        const gguf_tensor *t = gguf_tensor_at(m->file, i);
+        out->parameter_count += t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
+        out->weight_bytes += t->bytes;
+    }
+}
+
+void realm_model_get_info(const realm_model *m, realm_model_info *out) {
+    *out = (realm_model_info){.bos = UINT32_MAX, .eos = UINT32_MAX, .eot = UINT32_MAX};
+    if (m->file != NULL) count_weights(m, out);
+    if (m->tokenizer != NULL) {
+        out->vocab_size = tokenizer_vocab_size(m->tokenizer);
+        out->bos = tokenizer_bos(m->tokenizer);
+        out->eos = tokenizer_eos(m->tokenizer);
+        out->eot = tokenizer_eot(m->tokenizer);
+        out->add_bos = tokenizer_add_bos(m->tokenizer);
+        out->add_eos = tokenizer_add_eos(m->tokenizer);
+    }
+    if (m->plan != NULL) {
+        const plan *p = m->plan;
+        out->has_weights = 1;
+        out->context_length = m->context_length;
+        out->embedding_length = p->embedding_length;
+        out->layer_count = p->layer_count;
+        out->head_count = p->head_count;
+        out->head_count_kv = p->head_count_kv;
+        uint64_t element = m->options.kv_type == REALM_KV_F32 ? sizeof(float) : sizeof(uint16_t);
+        out->kv_bytes_per_token = (uint64_t)p->layer_count * 2 * p->head_count_kv * p->head_dim * element;
+    }
+}
+
+size_t realm_model_describe(const realm_model *m, char *out, size_t cap) { return gguf_describe(m->file, out, cap); }
+
+int realm_model_string(const realm_model *m, const char *key, const char **data, size_t *size) {
+    gguf_string s = {NULL, 0};
+    if (gguf_read_string(m->file, key, &s, NULL) != REALM_OK || s.data == NULL) return 0;
+    *data = s.data;
+    *size = (size_t)s.size;
+    return 1;
+}
+
+realm_status realm_model_encode(const realm_model *m, const char *text, size_t size, uint32_t flags, uint32_t *ids, size_t cap,
+                                size_t *count, realm_error *err) {
+    base_error_clear(err);
+    if (m->tokenizer == NULL) return base_fail(err, REALM_E_UNSUPPORTED, "the model was opened without its tokenizer");
+    return tokenizer_encode(m->tokenizer, text, size, flags, ids, cap, count, err);
+}
+
+realm_status realm_model_decode(const realm_model *m, const uint32_t *ids, size_t count, uint32_t flags, char *out, size_t cap,
+                                size_t *size, realm_error *err) {
+    base_error_clear(err);
+    if (m->tokenizer == NULL) return base_fail(err, REALM_E_UNSUPPORTED, "the model was opened without its tokenizer");
+    return tokenizer_decode(m->tokenizer, ids, count, flags, out, cap, size, err);
+}

@@ -1,0 +1,299 @@
+/* runtime.c: one driver for all models of a process: takes turns between engines, runs host tensor work between steps, and hands
+ * completions to the host. The host's thread waits in realm_runtime_wait; nothing here ever calls into the host. */
+#include <stdlib.h>
+
+#include "engine.h"
+
+enum {
+    DEFAULT_BATCH_ROWS = 256,
+    MAX_BATCH_ROWS = 4096,
+    MAX_THREADS = 256,
+    ACK_SPINS = 2000, /* the host usually answers within microseconds: look a while before sleeping */
+};
+#define TENSOR_BUDGET (64u << 20)    /* multiply-adds of host tensor work between two steps */
+#define LINGER_MIN_NS 200000u        /* how long a step is held back for hosts that are still acting on the last one */
+#define LINGER_MAX_NS 5000000u
+
+/* ---- events: tickets that the host shall look at --------------------------------------------------------------------------------- */
+
+void runtime_push_event(realm_runtime *rt, ticket *t) {
+    if (t->event_queued || t->ctx == NULL) return;
+    t->event_queued = true;
+    t->event_next = NULL;
+    t->event_prev = rt->event_last;
+    if (rt->event_last != NULL) rt->event_last->event_next = t; else rt->event_first = t;
+    rt->event_last = t;
+}
+
+void runtime_remove_event(realm_runtime *rt, ticket *t) {
+    if (!t->event_queued) return;
+    if (t->event_prev != NULL) t->event_prev->event_next = t->event_next; else rt->event_first = t->event_next;
+    if (t->event_next != NULL) t->event_next->event_prev = t->event_prev; else rt->event_last = t->event_prev;
+    t->event_queued = false;
+}
+
+/* A host that is still acting on completions will come back through realm_runtime_wait, which wakes the driver then: the
+ * sessions that go on decoding are to step together. */
+void runtime_work_arrived(realm_runtime *rt) {
+    if (rt->idle && rt->unacknowledged == 0) platform_cond_signal(rt->work);
+}
+
+static bool host_is_acting(const realm_runtime *rt) { return rt->unacknowledged > 0 || rt->event_first != NULL; }
+
+static uint32_t take_events(realm_runtime *rt, realm_completion *out, uint32_t cap) {
+    uint32_t n = 0;
+    while (n < cap && rt->event_first != NULL) {
+        ticket *t = rt->event_first;
+        runtime_remove_event(rt, t);
+        out[n++] = (realm_completion){.tag = t->ctx->tag, .ticket = t->handle, .state = t->state};
+    }
+    return n;
+}
+
+uint32_t realm_runtime_wait(realm_runtime *rt, realm_completion *out, uint32_t cap, uint64_t timeout_ns) {
+    platform_lock(rt->lock);
+    if (rt->unacknowledged > 0) {
+        rt->unacknowledged = 0;
+        platform_cond_signal(rt->work);
+    }
+    uint64_t end = timeout_ns == UINT64_MAX ? UINT64_MAX : platform_now_ns() + timeout_ns;
+    while (rt->event_first == NULL && !rt->wake && !atomic_load(&rt->stop)) {
+        uint64_t now = end == UINT64_MAX ? 0 : platform_now_ns();
+        if (now >= end && end != UINT64_MAX) break;
+        platform_cond_wait(rt->done, rt->lock, end == UINT64_MAX ? UINT64_MAX : end - now);
+    }
+    rt->wake = false;
+    uint32_t n = take_events(rt, out, cap);
+    rt->unacknowledged = n;
+    platform_unlock(rt->lock);
+    return n;
+}
+
+void realm_runtime_wake(realm_runtime *rt) {
+    platform_lock(rt->lock);
+    rt->wake = true;
+    platform_cond_broadcast(rt->done);
+    platform_unlock(rt->lock);
+}
+
+/* ---- turns ---------------------------------------------------------------------------------------------------------------------------- */
+
+/* The next engine that has a batch ready, beginning after the one served last. */
+static engine *next_turn(realm_runtime *rt) {
+    engine *start = rt->turn != NULL ? rt->turn : rt->engines, *e = start;
+    if (e == NULL) return NULL;
+    do {
+        engine *after = e->next != NULL ? e->next : rt->engines;
+        if (e->first != NULL && engine_next_batch(e)) {
+            rt->turn = after;
+            return e;
+        }
+        e = after;
+    } while (e != start);
+    return NULL;
+}
+
+static bool has_work(const realm_runtime *rt) {
+    if (rt->job_first != NULL) return true;
+    for (const engine *e = rt->engines; e != NULL; e = e->next) {
+        if (e->first != NULL) return true;
+    }
+    return false;
+}
+
+static void finish_step(realm_runtime *rt, engine *e, uint64_t took_ns) {
+    rt->stats.steps++;
+    rt->stats.rows += e->batch.n_rows;
+    rt->stats.step_ns += took_ns;
+    rt->last_step_ns = took_ns;
+    engine_complete(e);
+}
+
+/* ---- host tensor work ----------------------------------------------------------------------------------------------------------------- */
+
+static void finish_job(realm_runtime *rt, ticket *t) {
+    rt->job_first = t->job_next;
+    if (rt->job_first == NULL) rt->job_last = NULL;
+    t->in_step = false;
+    if (t->ctx == NULL) {
+        ticket_free(t);
+        return;
+    }
+    t->result = tensor_product_finish(t->job);
+    t->job = NULL;
+    if (t->state == REALM_TICKET_PENDING) ticket_finish(t, REALM_TICKET_READY);
+}
+
+/* One slice of the first job; with the lock held, released while computing. */
+static void run_job(realm_runtime *rt) {
+    ticket *t = rt->job_first;
+    if (t == NULL) return;
+    t->in_step = true;
+    platform_unlock(rt->lock);
+    bool complete = tensor_product_step(t->job, TENSOR_BUDGET);
+    platform_lock(rt->lock);
+    bool unwanted = t->ctx == NULL || t->state != REALM_TICKET_PENDING;
+    if (!complete && !unwanted) return;
+    if (complete) {
+        finish_job(rt, t);
+        return;
+    }
+    rt->job_first = t->job_next;
+    if (rt->job_first == NULL) rt->job_last = NULL;
+    t->in_step = false;
+    tensor_product_abandon(t->job);
+    t->job = NULL;
+    if (t->ctx == NULL) ticket_free(t);
+}
+
+/* ---- the driver ------------------------------------------------------------------------------------------------------------------------- */
+
+/* Gives hosts that are still acting on the last step a moment, so that realms that decode stay in one batch. */
+static void linger(realm_runtime *rt) {
+    uint64_t wait = rt->last_step_ns / 4;
+    if (wait < LINGER_MIN_NS) wait = LINGER_MIN_NS;
+    if (wait > LINGER_MAX_NS) wait = LINGER_MAX_NS;
+    uint64_t end = platform_now_ns() + wait;
+    while (host_is_acting(rt) && !atomic_load(&rt->stop)) {
+        uint64_t now = platform_now_ns();
+        if (now >= end) return;
+        platform_cond_wait(rt->work, rt->lock, end - now);
+    }
+}
+
+static void wait_for_work(realm_runtime *rt) {
+    rt->idle = true;
+    while (!has_work(rt) && !atomic_load(&rt->stop)) platform_cond_wait(rt->work, rt->lock, UINT64_MAX);
+    rt->idle = false;
+}
+
+static void drive_once(realm_runtime *rt) {
+    run_job(rt);
+    linger(rt);
+    engine *e = next_turn(rt);
+    if (e != NULL) {
+        rt->stepping = true;
+        platform_unlock(rt->lock);
+        uint64_t start = platform_now_ns();
+        engine_compute(e, 0);
+        uint64_t took = platform_now_ns() - start;
+        platform_lock(rt->lock);
+        rt->stepping = false;
+        finish_step(rt, e, took);
+    }
+    if (rt->event_first != NULL) platform_cond_broadcast(rt->done);
+}
+
+static void driver_main(void *arg) {
+    realm_runtime *rt = arg;
+    platform_lock(rt->lock);
+    for (;;) {
+        wait_for_work(rt);
+        if (atomic_load(&rt->stop)) break;
+        drive_once(rt);
+    }
+    platform_unlock(rt->lock);
+}
+
+/* For hosts without a driver thread: begins a batch, or goes on with the one under way. */
+realm_status realm_runtime_step(realm_runtime *rt, uint64_t now_ns, uint64_t budget, uint32_t *busy, realm_error *err) {
+    if (!rt->options.no_driver) return base_fail(err, REALM_E_INVALID_ARGUMENT, "this runtime has a driver thread: it steps itself");
+    platform_lock(rt->lock);
+    if (!rt->stepping) run_job(rt);
+    engine *e = rt->stepping ? rt->turn : next_turn(rt);
+    if (e != NULL) {
+        bool complete;
+        if (!rt->stepping) rt->turn = e; /* stays until the batch is complete */
+        rt->stepping = true;
+        platform_unlock(rt->lock);
+        complete = engine_compute(e, budget);
+        platform_lock(rt->lock);
+        if (complete) {
+            rt->stepping = false;
+            finish_step(rt, e, 0);
+            rt->turn = e->next;
+        }
+    }
+    (void)now_ns;
+    *busy = rt->stepping || has_work(rt);
+    platform_unlock(rt->lock);
+    return REALM_OK;
+}
+
+/* ---- life ---------------------------------------------------------------------------------------------------------------------------------- */
+
+static realm_status start(realm_runtime *rt, realm_error *err) {
+    rt->lock = platform_mutex_create();
+    rt->work = platform_cond_create();
+    rt->done = platform_cond_create();
+    rt->scratch = calloc(rt->threads, sizeof *rt->scratch);
+    rt->pool = pool_create(rt->threads);
+    if (rt->lock == NULL || rt->work == NULL || rt->done == NULL || rt->scratch == NULL || rt->pool == NULL) {
+        return base_fail(err, REALM_E_OUT_OF_MEMORY, "could not start %u compute threads", rt->threads);
+    }
+    if (rt->options.no_driver) return REALM_OK;
+    rt->driver = platform_thread_start("realm-driver", driver_main, rt);
+    if (rt->driver == NULL) return base_fail(err, REALM_E_OUT_OF_MEMORY, "could not start the driver thread");
+    return REALM_OK;
+}
+
+realm_status realm_runtime_create(const realm_runtime_options *options, realm_runtime **out, realm_error *err) {
+    base_error_clear(err);
+    *out = NULL;
+    realm_runtime_options o = options == NULL ? (realm_runtime_options){0} : *options;
+    if (o.batch_rows == 0) o.batch_rows = DEFAULT_BATCH_ROWS;
+    if (o.kv_bytes == 0) o.kv_bytes = platform_memory_bytes() / 2;
+    if (o.batch_rows > MAX_BATCH_ROWS) return base_fail(err, REALM_E_INVALID_ARGUMENT, "batch_rows must be at most %d", MAX_BATCH_ROWS);
+    if (o.threads > MAX_THREADS) return base_fail(err, REALM_E_INVALID_ARGUMENT, "threads must be at most %d", MAX_THREADS);
+    if (o.executor > REALM_EXECUTOR_FAKE) return base_fail(err, REALM_E_INVALID_ARGUMENT, "unknown executor %u", o.executor);
+    if (o.features != 0 && (o.features & cpu_detect()) == 0) {
+        return base_fail(err, REALM_E_BACKEND_UNAVAILABLE, "this processor has none of the instruction sets asked for (mask %u)",
+                         o.features);
+    }
+    realm_runtime *rt = calloc(1, sizeof *rt);
+    if (rt == NULL) return base_fail_memory(err, "the runtime", sizeof *rt);
+    rt->options = o;
+    rt->threads = o.threads != 0 ? o.threads : platform_processor_count();
+    rt->kv.limit = o.kv_bytes;
+    cpu_ops_init(&rt->ops, o.features);
+    realm_status status = start(rt, err);
+    if (status != REALM_OK) {
+        realm_runtime_destroy(rt);
+        return status;
+    }
+    *out = rt;
+    return REALM_OK;
+}
+
+void realm_runtime_destroy(realm_runtime *rt) {
+    if (rt == NULL) return;
+    if (rt->lock != NULL) {
+        platform_lock(rt->lock);
+        atomic_store(&rt->stop, true);
+        atomic_store(&rt->abort_step, true);
+        if (rt->work != NULL) platform_cond_broadcast(rt->work);
+        if (rt->done != NULL) platform_cond_broadcast(rt->done);
+        platform_unlock(rt->lock);
+    }
+    if (rt->driver != NULL) platform_thread_join(rt->driver);
+    while (rt->contexts != NULL) realm_context_destroy(rt->contexts);
+    pool_destroy(rt->pool);
+    for (uint32_t i = 0; rt->scratch != NULL && i < rt->threads; i++) sample_scratch_free(&rt->scratch[i]);
+    free(rt->scratch);
+    if (rt->done != NULL) platform_cond_destroy(rt->done);
+    if (rt->work != NULL) platform_cond_destroy(rt->work);
+    if (rt->lock != NULL) platform_mutex_destroy(rt->lock);
+    free(rt);
+}
+
+const char *realm_runtime_kernels(const realm_runtime *rt) { return rt->ops.name; }
+uint32_t realm_cpu_features(void) { return cpu_detect(); }
+uint32_t realm_runtime_threads(const realm_runtime *rt) { return rt->threads; }
+
+void realm_runtime_get_stats(realm_runtime *rt, realm_runtime_stats *out) {
+    platform_lock(rt->lock);
+    *out = rt->stats;
+    out->kv_bytes_used = rt->kv.used;
+    out->kv_bytes_limit = rt->kv.limit;
+    platform_unlock(rt->lock);
+}
