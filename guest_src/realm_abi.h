@@ -1,7 +1,7 @@
 /* Generated from guest_src/realm.wit by realm_build gen; do not edit.
  *
- * The interface as a guest written in C sees it. A guest defines the realm_guest_... functions and cabi_realloc, and calls
- * the realm_host_... functions; lists that those return stand in memory from cabi_realloc and belong to the guest.
+ * The interface as a guest written in C sees it. A guest defines the realm_guest_... functions and cabi_realloc,
+ * and calls the realm_host_... functions. Lists that those return come from cabi_realloc and belong to the guest.
  * Outside WebAssembly the imports are ordinary functions, for tests with a fake host.
  */
 #ifndef REALM_ABI_H
@@ -253,39 +253,66 @@ typedef struct realm_list_token { realm_token *ptr; size_t len; } realm_list_tok
 
 typedef struct realm_list_f32 { float *ptr; size_t len; } realm_list_f32;
 
-typedef struct realm_result_model_properties { uint8_t is_error; union { realm_model_properties ok; realm_error_code error; }; } realm_result_model_properties;
+typedef struct realm_result_model_properties {
+    uint8_t is_error;
+    union { realm_model_properties ok; realm_error_code error; };
+} realm_result_model_properties;
 REALM_LAYOUT(offsetof(realm_result_model_properties, ok) == 4);
 REALM_LAYOUT(sizeof(realm_result_model_properties) == 28);
 
-typedef struct realm_result_list_u32 { uint8_t is_error; union { realm_list_u32 ok; realm_error_code error; }; } realm_result_list_u32;
+typedef struct realm_result_list_u32 {
+    uint8_t is_error;
+    union { realm_list_u32 ok; realm_error_code error; };
+} realm_result_list_u32;
 REALM_LAYOUT(offsetof(realm_result_list_u32, ok) == 4);
 REALM_LAYOUT(sizeof(realm_result_list_u32) == 12);
 
-typedef struct realm_result_list_u8 { uint8_t is_error; union { realm_list_u8 ok; realm_error_code error; }; } realm_result_list_u8;
+typedef struct realm_result_list_u8 {
+    uint8_t is_error;
+    union { realm_list_u8 ok; realm_error_code error; };
+} realm_result_list_u8;
 REALM_LAYOUT(offsetof(realm_result_list_u8, ok) == 4);
 REALM_LAYOUT(sizeof(realm_result_list_u8) == 12);
 
-typedef struct realm_result_u32 { uint8_t is_error; union { uint32_t ok; realm_error_code error; }; } realm_result_u32;
+typedef struct realm_result_u32 {
+    uint8_t is_error;
+    union { uint32_t ok; realm_error_code error; };
+} realm_result_u32;
 REALM_LAYOUT(offsetof(realm_result_u32, ok) == 4);
 REALM_LAYOUT(sizeof(realm_result_u32) == 8);
 
-typedef struct realm_result_token { uint8_t is_error; union { realm_token ok; realm_error_code error; }; } realm_result_token;
+typedef struct realm_result_token {
+    uint8_t is_error;
+    union { realm_token ok; realm_error_code error; };
+} realm_result_token;
 REALM_LAYOUT(offsetof(realm_result_token, ok) == 4);
 REALM_LAYOUT(sizeof(realm_result_token) == 16);
 
-typedef struct realm_result_list_token { uint8_t is_error; union { realm_list_token ok; realm_error_code error; }; } realm_result_list_token;
+typedef struct realm_result_list_token {
+    uint8_t is_error;
+    union { realm_list_token ok; realm_error_code error; };
+} realm_result_list_token;
 REALM_LAYOUT(offsetof(realm_result_list_token, ok) == 4);
 REALM_LAYOUT(sizeof(realm_result_list_token) == 12);
 
-typedef struct realm_result_list_f32 { uint8_t is_error; union { realm_list_f32 ok; realm_error_code error; }; } realm_result_list_f32;
+typedef struct realm_result_list_f32 {
+    uint8_t is_error;
+    union { realm_list_f32 ok; realm_error_code error; };
+} realm_result_list_f32;
 REALM_LAYOUT(offsetof(realm_result_list_f32, ok) == 4);
 REALM_LAYOUT(sizeof(realm_result_list_f32) == 12);
 
-typedef struct realm_result_step { uint8_t is_error; union { realm_step ok; realm_error_code error; }; } realm_result_step;
+typedef struct realm_result_step {
+    uint8_t is_error;
+    union { realm_step ok; realm_error_code error; };
+} realm_result_step;
 REALM_LAYOUT(offsetof(realm_result_step, ok) == 1);
 REALM_LAYOUT(sizeof(realm_result_step) == 2);
 
-typedef struct realm_result_report { uint8_t is_error; union { realm_report ok; realm_error_code error; }; } realm_result_report;
+typedef struct realm_result_report {
+    uint8_t is_error;
+    union { realm_report ok; realm_error_code error; };
+} realm_result_report;
 REALM_LAYOUT(offsetof(realm_result_report, ok) == 4);
 REALM_LAYOUT(sizeof(realm_result_report) == 28);
 
@@ -301,18 +328,23 @@ static inline realm_result_model_properties realm_host_model_info(uint32_t model
 }
 
 REALM_IMPORT("realm:orchestrator/host@0.1.0", "encode")
-extern void realm_import_encode(uint32_t model, const uint8_t *text, size_t text_len, uint32_t add_special, uint32_t parse_special, realm_result_list_u32 *result);
+extern void realm_import_encode(uint32_t model, const uint8_t *text, size_t text_len, uint32_t add_special,
+    uint32_t parse_special, realm_result_list_u32 *result);
 /* Text -> token ids. Special tokens written in the text are only parsed when asked. */
-static inline realm_result_list_u32 realm_host_encode(uint32_t model, const uint8_t *text, size_t text_len, bool add_special, bool parse_special) {
+static inline realm_result_list_u32 realm_host_encode(uint32_t model, const uint8_t *text, size_t text_len,
+    bool add_special, bool parse_special) {
     realm_result_list_u32 result;
     realm_import_encode(model, text, text_len, add_special, parse_special, &result);
     return result;
 }
 
 REALM_IMPORT("realm:orchestrator/host@0.1.0", "decode")
-extern void realm_import_decode(uint32_t model, const uint32_t *tokens, size_t tokens_len, uint32_t special, uint32_t text_start, realm_result_list_u8 *result);
-/* Token ids -> bytes, which may end inside a UTF-8 character. text-start undoes the space some tokenizers put first. */
-static inline realm_result_list_u8 realm_host_decode(uint32_t model, const uint32_t *tokens, size_t tokens_len, bool special, bool text_start) {
+extern void realm_import_decode(uint32_t model, const uint32_t *tokens, size_t tokens_len, uint32_t special,
+    uint32_t text_start, realm_result_list_u8 *result);
+/* Token ids -> bytes, which may end inside a UTF-8 character. text-start undoes the space some tokenizers put
+ * first. */
+static inline realm_result_list_u8 realm_host_decode(uint32_t model, const uint32_t *tokens, size_t tokens_len,
+    bool special, bool text_start) {
     realm_result_list_u8 result;
     realm_import_decode(model, tokens, tokens_len, special, text_start, &result);
     return result;
@@ -349,7 +381,8 @@ static inline realm_result_u32 realm_host_session_rewind(uint32_t session, uint3
 }
 
 REALM_IMPORT("realm:orchestrator/host@0.1.0", "forward")
-extern void realm_import_forward(uint32_t session, const uint32_t *tokens, size_t tokens_len, realm_result_u32 *result);
+extern void realm_import_forward(uint32_t session, const uint32_t *tokens, size_t tokens_len,
+    realm_result_u32 *result);
 /* Submits tokens; returns a ticket. When it is ready the logits after the last token can be sampled. */
 static inline realm_result_u32 realm_host_forward(uint32_t session, const uint32_t *tokens, size_t tokens_len) {
     realm_result_u32 result;
@@ -358,9 +391,11 @@ static inline realm_result_u32 realm_host_forward(uint32_t session, const uint32
 }
 
 REALM_IMPORT("realm:orchestrator/host@0.1.0", "forward-layers")
-extern void realm_import_forward_layers(uint32_t session, uint32_t first, uint32_t count, const uint32_t *tokens, size_t tokens_len, realm_result_u32 *result);
+extern void realm_import_forward_layers(uint32_t session, uint32_t first, uint32_t count, const uint32_t *tokens,
+    size_t tokens_len, realm_result_u32 *result);
 /* The same for layers [first, first + count); tokens only with the first slice. */
-static inline realm_result_u32 realm_host_forward_layers(uint32_t session, uint32_t first, uint32_t count, const uint32_t *tokens, size_t tokens_len) {
+static inline realm_result_u32 realm_host_forward_layers(uint32_t session, uint32_t first, uint32_t count,
+    const uint32_t *tokens, size_t tokens_len) {
     realm_result_u32 result;
     realm_import_forward_layers(session, first, count, tokens, tokens_len, &result);
     return result;
@@ -376,20 +411,34 @@ static inline realm_result_u32 realm_host_score(uint32_t session, const uint32_t
 }
 
 REALM_IMPORT("realm:orchestrator/host@0.1.0", "sample")
-extern void realm_import_sample(uint32_t session, float params_temperature, uint32_t params_top_k, float params_top_p, float params_min_p, float params_repetition_penalty, float params_frequency_penalty, float params_presence_penalty, uint32_t params_penalty_window, uint64_t params_seed, uint32_t params_ignore_end, const realm_bias *biases, size_t biases_len, realm_result_token *result);
-static inline realm_result_token realm_host_sample(uint32_t session, const realm_sampling *params, const realm_bias *biases, size_t biases_len) {
+extern void realm_import_sample(uint32_t session, float params_temperature, uint32_t params_top_k, float params_top_p,
+    float params_min_p, float params_repetition_penalty, float params_frequency_penalty,
+    float params_presence_penalty, uint32_t params_penalty_window, uint64_t params_seed, uint32_t params_ignore_end,
+    const realm_bias *biases, size_t biases_len, realm_result_token *result);
+static inline realm_result_token realm_host_sample(uint32_t session, const realm_sampling *params,
+    const realm_bias *biases, size_t biases_len) {
     realm_result_token result;
-    realm_import_sample(session, params->temperature, params->top_k, params->top_p, params->min_p, params->repetition_penalty, params->frequency_penalty, params->presence_penalty, params->penalty_window, params->seed, params->ignore_end, biases, biases_len, &result);
+    realm_import_sample(session, params->temperature, params->top_k, params->top_p, params->min_p,
+        params->repetition_penalty, params->frequency_penalty, params->presence_penalty, params->penalty_window,
+        params->seed, params->ignore_end, biases, biases_len, &result);
     return result;
 }
 
 REALM_IMPORT("realm:orchestrator/host@0.1.0", "generate")
-extern void realm_import_generate(uint32_t session, const uint32_t *tokens, size_t tokens_len, float params_temperature, uint32_t params_top_k, float params_top_p, float params_min_p, float params_repetition_penalty, float params_frequency_penalty, float params_presence_penalty, uint32_t params_penalty_window, uint64_t params_seed, uint32_t params_ignore_end, const realm_bias *biases, size_t biases_len, uint32_t max_tokens, realm_result_u32 *result);
-/* The whole loop in one call; the ticket yields tokens as they come. An end token that ends it is yielded too, as the last one;
+extern void realm_import_generate(uint32_t session, const uint32_t *tokens, size_t tokens_len,
+    float params_temperature, uint32_t params_top_k, float params_top_p, float params_min_p,
+    float params_repetition_penalty, float params_frequency_penalty, float params_presence_penalty,
+    uint32_t params_penalty_window, uint64_t params_seed, uint32_t params_ignore_end, const realm_bias *biases,
+    size_t biases_len, uint32_t max_tokens, realm_result_u32 *result);
+/* The whole loop in one call; the ticket yields tokens as they come. An end token that ends it is yielded too, as
+ * the last one;
  * a context that fills up fails the ticket (context-full) after the tokens before it. */
-static inline realm_result_u32 realm_host_generate(uint32_t session, const uint32_t *tokens, size_t tokens_len, const realm_sampling *params, const realm_bias *biases, size_t biases_len, uint32_t max_tokens) {
+static inline realm_result_u32 realm_host_generate(uint32_t session, const uint32_t *tokens, size_t tokens_len,
+    const realm_sampling *params, const realm_bias *biases, size_t biases_len, uint32_t max_tokens) {
     realm_result_u32 result;
-    realm_import_generate(session, tokens, tokens_len, params->temperature, params->top_k, params->top_p, params->min_p, params->repetition_penalty, params->frequency_penalty, params->presence_penalty, params->penalty_window, params->seed, params->ignore_end, biases, biases_len, max_tokens, &result);
+    realm_import_generate(session, tokens, tokens_len, params->temperature, params->top_k, params->top_p,
+        params->min_p, params->repetition_penalty, params->frequency_penalty, params->presence_penalty,
+        params->penalty_window, params->seed, params->ignore_end, biases, biases_len, max_tokens, &result);
     return result;
 }
 
@@ -442,9 +491,11 @@ static inline void realm_host_ticket_drop(uint32_t ticket) {
 }
 
 REALM_IMPORT("realm:orchestrator/host@0.1.0", "tensor-create")
-extern void realm_import_tensor_create(uint32_t rows, uint32_t cols, const float *data, size_t data_len, realm_result_u32 *result);
+extern void realm_import_tensor_create(uint32_t rows, uint32_t cols, const float *data, size_t data_len,
+    realm_result_u32 *result);
 /* Host tensors: f32, row-major, charged to the realm's limits. */
-static inline realm_result_u32 realm_host_tensor_create(uint32_t rows, uint32_t cols, const float *data, size_t data_len) {
+static inline realm_result_u32 realm_host_tensor_create(uint32_t rows, uint32_t cols, const float *data,
+    size_t data_len) {
     realm_result_u32 result;
     realm_import_tensor_create(rows, cols, data, data_len, &result);
     return result;
@@ -532,7 +583,8 @@ static inline void realm_host_log(uint32_t level, const char *text, size_t text_
 
 /* ---- exports: realm:orchestrator/guest@0.1.0 ---- */
 
-/* Returns the handle of a running request, to be polled at once. Fails only for what is wrong with the request itself
+/* Returns the handle of a running request, to be polled at once. Fails only for what is wrong with the request
+ * itself
  * (invalid-argument, limit-exceeded, out-of-memory); failures of the work are in the report. */
 REALM_EXPORT("realm:orchestrator/guest@0.1.0#start")
 realm_result_u32 *realm_guest_start(realm_request *request);
@@ -557,6 +609,7 @@ REALM_EXPORT("realm:orchestrator/guest@0.1.0#release")
 void realm_guest_release(uint32_t request);
 
 /* Where the host puts lists it gives to the guest. Traps when there is no memory. */
-REALM_EXPORT("cabi_realloc") void *cabi_realloc(void *old, size_t old_size, size_t align, size_t new_size);
+REALM_EXPORT("cabi_realloc")
+void *cabi_realloc(void *old, size_t old_size, size_t align, size_t new_size);
 
 #endif

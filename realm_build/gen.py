@@ -1,6 +1,6 @@
-"""`realm_build gen`: makes every file that is generated from guest_src/realm.wit, or checks that they are up to date.
+"""`realm_build gen`: makes every file that is generated from guest_src/realm.wit, or checks them.
 
-One row of OUTPUTS per file; the emitters are in wit_*.py. Another language is another emitter and another row.
+One row of OUTPUTS per file; the emitters are in wit_*.py. Another language is one more emitter and row.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from . import wit, wit_c
+from . import wit, wit_c, wit_c_host, wit_python
 from .paths import ROOT
 
 SOURCE = "guest_src/realm.wit"
 OUTPUTS: dict[str, Callable[[wit.Package], str]] = {
     "core/include/realm_status.h": wit_c.status_header,
     "guest_src/realm_abi.h": wit_c.guest_header,
+    "host_python/native/realm_imports.h": wit_c_host.native_header,
+    "host_python/realm/_generated/__init__.py": wit_python.package_marker,
+    "host_python/realm/_generated/abi.py": wit_python.python_glue,
 }
 
 

@@ -1,8 +1,8 @@
 """Reads guest_src/realm.wit: a parser for the subset of WIT that Realm's interface uses.
 
 The subset: one package; interfaces of records, enums, functions and `use`; one world of imports and exports;
-scalars, bool, string, list<T> and result<T, E>; `//` and `/* */` comments, `///` doc comments. Everything else is
-an error with a line number, so that the emitters (wit_*.py) never meet a case they do not know.
+scalars, bool, string, list<T> and result<T, E>; `//` and `/* */` comments, `///` doc comments. All else is an
+error with a line number, so that the emitters (wit_*.py) never meet a case they do not know.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import NoReturn
 
 SCALARS = ("bool", "u8", "s8", "u16", "s16", "u32", "s32", "u64", "s64", "f32", "f64")
 KEYWORDS = frozenset(
-    "as async bool borrow char constructor enum export f32 f64 flags from func future import include interface list "
-    "option own package record resource result s16 s32 s64 s8 static stream string tuple type u16 u32 u64 u8 use "
-    "variant with world".split()
+    "as async bool borrow char constructor enum export f32 f64 flags from func future import include "
+    "interface list option own package record resource result s16 s32 s64 s8 static stream string tuple "
+    "type u16 u32 u64 u8 use variant with world".split()
 )
 
 
@@ -95,7 +95,7 @@ class Interface:
     name: str
     docs: str
     types: dict[str, Named] = field(default_factory=dict)  # declared here
-    uses: dict[str, tuple[str, Named]] = field(default_factory=dict)  # name -> (interface it comes from, type)
+    uses: dict[str, tuple[str, Named]] = field(default_factory=dict)  # name -> (its interface, type)
     functions: dict[str, Function] = field(default_factory=dict)
 
     def find(self, name: str) -> Named | None:

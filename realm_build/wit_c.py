@@ -1,14 +1,17 @@
-"""Emits C from the parsed interface: the guest's header (realm_abi.h) and the core's status codes (realm_status.h).
+"""Emits C from the parsed interface: the guest's header (realm_abi.h) and the core's codes (realm_status.h).
 
-The guest's header declares every type with C's own layout, which on wasm32 is the canonical ABI's (asserted there), so
-that the same guest source also compiles natively against a fake host.
+The guest's header declares every type with C's own layout, which on wasm32 is the canonical ABI's (asserted
+there), so that the same guest source also compiles natively against a fake host.
 """
 
 from __future__ import annotations
 
+import textwrap
+
 from . import wit_layout as layout
 from .wit import Enum, Function, Interface, List, Package, Record, Result, Scalar, String, Type
 
+WIDTH = 118
 NOTICE = "Generated from guest_src/realm.wit by realm_build gen; do not edit."
 SCALARS = {
     "bool": "bool", "u8": "uint8_t", "s8": "int8_t", "u16": "uint16_t", "s16": "int16_t", "u32": "uint32_t",
@@ -30,7 +33,7 @@ def upper(name: str) -> str:
 
 def status_header(package: Package) -> str:
     """The error codes as the core's realm_status: index + 1, because 0 is success in C."""
-    codes = error_codes(package)
+    cases = error_codes(package).cases
     lines = [
         f"/* {NOTICE} */",
         "#ifndef REALM_STATUS_H",
@@ -39,10 +42,10 @@ def status_header(package: Package) -> str:
         "/* Stable codes of every failure, the same in every host. */",
         "typedef enum realm_status {",
         "    REALM_OK = 0,",
-        *(f"    REALM_E_{upper(case.name)} = {n}, /* {case.docs} */" for n, case in enumerate(codes.cases, 1)),
+        *(f"    REALM_E_{upper(item.name)} = {n}, /* {item.docs} */" for n, item in enumerate(cases, 1)),
         "} realm_status;",
         "",
-        f"#define REALM_STATUS_COUNT {len(codes.cases) + 1}",
+        f"#define REALM_STATUS_COUNT {len(cases) + 1}",
         "/* Kebab-case names by code. */",
         "#define REALM_STATUS_NAMES { " + ", ".join(f'"{name}"' for name in status_names(package)) + " }",
         "",
@@ -67,8 +70,8 @@ def status_names(package: Package) -> list[str]:
 HEAD = """\
 /* {notice}
  *
- * The interface as a guest written in C sees it. A guest defines the realm_guest_... functions and cabi_realloc, and calls
- * the realm_host_... functions; lists that those return stand in memory from cabi_realloc and belong to the guest.
+ * The interface as a guest written in C sees it. A guest defines the realm_guest_... functions and cabi_realloc,
+ * and calls the realm_host_... functions. Lists that those return come from cabi_realloc and belong to the guest.
  * Outside WebAssembly the imports are ordinary functions, for tests with a fake host.
  */
 #ifndef REALM_ABI_H
@@ -100,7 +103,8 @@ def guest_header(package: Package) -> str:
         parts += [export_declaration(package, interface, item) for item in interface.functions.values()]
     parts.append(
         "/* Where the host puts lists it gives to the guest. Traps when there is no memory. */\n"
-        'REALM_EXPORT("cabi_realloc") void *cabi_realloc(void *old, size_t old_size, size_t align, size_t new_size);\n'
+        'REALM_EXPORT("cabi_realloc")\n'
+        "void *cabi_realloc(void *old, size_t old_size, size_t align, size_t new_size);\n"
     )
     return "\n".join(parts) + "\n#endif\n"
 
@@ -160,7 +164,7 @@ def result_definition(item: Result) -> str:
     ok, error = type_name(item.ok), type_name(item.error)
     offset = layout.payload_offset(item)
     return (
-        f"typedef struct {name} {{ uint8_t is_error; union {{ {ok} ok; {error} error; }}; }} {name};\n"
+        f"typedef struct {name} {{\n    uint8_t is_error;\n    union {{ {ok} ok; {error} error; }};\n}} {name};\n"
         f"REALM_LAYOUT(offsetof({name}, ok) == {offset});\n{size_check(item)}\n"
     )
 
@@ -198,12 +202,13 @@ def item_name(item: List | String) -> str:
 
 
 def comment(docs: str, indent: str = "") -> list[str]:
-    if not docs:
+    """The lines of a block comment; none when there is nothing to say."""
+    lines = [part for line in docs.split("\n") for part in textwrap.wrap(line, WIDTH - 6 - len(indent))]
+    if not lines:
         return []
-    lines = docs.split("\n")
-    return [f"{indent}{'/*' if n == 0 else ' *'} {line}" for n, line in enumerate(lines[:-1])] + [
-        f"{indent}{'/*' if len(lines) == 1 else ' *'} {lines[-1]} */"
-    ]
+    starts = ["/*", *[" *"] * (len(lines) - 1)]
+    ends = [*[""] * (len(lines) - 1), " */"]
+    return [f"{indent}{start} {line}{end}" for start, line, end in zip(starts, lines, ends, strict=True)]
 
 
 # ---- functions ----
@@ -221,7 +226,7 @@ def import_declaration(package: Package, interface: Interface, function: Functio
         "\n".join(
             [
                 f'REALM_IMPORT("{package.path(interface)}", "{function.name}")',
-                f"extern {returned} {raw}({', '.join(flat) or 'void'});",
+                prototype(f"extern {returned} {raw}", flat, ";"),
                 *comment(function.docs),
                 *wrapper(interface, function, raw, signature.by_pointer),
             ]
@@ -253,12 +258,26 @@ def wrapper(interface: Interface, function: Function, raw: str, by_pointer: bool
                 params.append(f"{type_name(entry.type)} {name}")
                 arguments.append(name)
     result = type_name(function.result)
-    head = f"static inline {result} realm_{snake(interface.name)}_{snake(function.name)}({', '.join(params) or 'void'}) {{"
+    name = f"realm_{snake(interface.name)}_{snake(function.name)}"
+    head = prototype(f"static inline {result} {name}", params, " {")
     if by_pointer:
-        call = f"{raw}({', '.join([*arguments, '&result'])});"
-        return [head, f"    {result} result;", f"    {call}", "    return result;", "}"]
-    call = f"{raw}({', '.join(arguments)});"
-    return [head, f"    {call}" if function.result is None else f"    return ({result}){call}", "}"]
+        call = prototype(f"    {raw}", [*arguments, "&result"], ";")
+        return [head, f"    {result} result;", call, "    return result;", "}"]
+    before = "    " if function.result is None else f"    return ({result})"
+    return [head, prototype(before + raw, arguments or [""], ";"), "}"]
+
+
+def prototype(head: str, items: list[str], tail: str) -> str:
+    """`head(items)tail`, continued on indented lines where it is too long."""
+    indent = head[: len(head) - len(head.lstrip())]
+    lines = [head + "("]
+    for number, item in enumerate(items or ["void"]):
+        text = item + (", " if number + 1 < len(items) else f"){tail}")
+        if len(lines[-1] + text.rstrip()) > WIDTH:
+            lines[-1] = lines[-1].rstrip()
+            lines.append(f"{indent}    ")
+        lines[-1] += text
+    return "\n".join(lines)
 
 
 def record_arguments(prefix: str, record: Record) -> list[str]:
@@ -281,21 +300,22 @@ def export_declaration(package: Package, interface: Interface, function: Functio
         params = [f"{type_name(record)} *{snake(function.params[0].name)}"]
     else:
         params = [raw_param(item) for item in signature.params]
-    returned = "void"
+    returned = "void "
     if signature.by_pointer:
         returned = f"{type_name(function.result)} *"
     elif signature.results:
-        returned = CORES[signature.results[0]]
+        returned = CORES[signature.results[0]] + " "
     name = f"{snake(interface.name)}_{snake(function.name)}"
     lines = [
         *comment(function.docs),
         f'REALM_EXPORT("{layout.export_name(package, interface, function)}")',
-        f"{returned.replace(' *', '')} {'*' if '*' in returned else ''}realm_{name}({', '.join(params) or 'void'});",
+        prototype(f"{returned}realm_{name}", params, ";"),
     ]
     if layout.needs_post(function):
         lines += [
             "/* Called when the host has read the result above. */",
             f'REALM_EXPORT("{layout.post_name(package, interface, function)}")',
-            f"void realm_{snake(interface.name)}_post_{snake(function.name)}({type_name(function.result)} *result);",
+            f"void realm_{snake(interface.name)}_post_{snake(function.name)}"
+            f"({type_name(function.result)} *result);",
         ]
     return "\n".join(lines) + "\n"

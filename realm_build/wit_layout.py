@@ -1,8 +1,8 @@
-"""The canonical ABI of the parsed interface: sizes and offsets in memory, and the core signature of each function.
+"""The canonical ABI of the parsed interface: sizes and offsets in memory, core signatures of functions.
 
-Every emitter asks here, so a layout is computed in one place only. Rules (component model, canonical ABI): a value is
-stored little-endian at its own alignment; a function's values are flattened to core values, parameters to at most 16
-and results to at most one; what does not fit goes through memory by one pointer.
+Every emitter asks here, so a layout is computed in one place. The rules (component model, canonical ABI): a value
+is stored little-endian at its own alignment; a function's values are flattened to core values, parameters to at
+most 16 and results to at most one; what does not fit goes through memory by one pointer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ MAX_FLAT_PARAMS = 16
 MAX_FLAT_RESULTS = 1
 
 SCALAR_SIZES = {
-    "bool": 1, "u8": 1, "s8": 1, "u16": 2, "s16": 2, "u32": 4, "s32": 4, "u64": 8, "s64": 8, "f32": 4, "f64": 8,
+    "bool": 1, "u8": 1, "s8": 1, "u16": 2, "s16": 2, "u32": 4, "s32": 4, "f32": 4, "u64": 8, "s64": 8,
+    "f64": 8,
 }  # fmt: skip
 SCALAR_CORES = {"u64": "i64", "s64": "i64", "f32": "f32", "f64": "f64"}  # all others: i32
 
@@ -134,7 +135,7 @@ def signature(function: Function, imported: bool) -> Signature:
 
 
 def result_width(item: Type) -> int:
-    """How many core values a returned value flattens to (of a result: the discriminant and its widest case)."""
+    """How many core values a returned value flattens to: a result has a discriminant and its widest case."""
     if isinstance(item, Result):
         return 1 + max(result_width(part) for part in result_parts(item))
     return len(flatten("", item))
@@ -193,5 +194,3 @@ def export_name(package: Package, interface: Interface, function: Function) -> s
 
 def post_name(package: Package, interface: Interface, function: Function) -> str:
     return f"cabi_post_{export_name(package, interface, function)}"
-
-
