@@ -25,7 +25,8 @@ INCLUDES = [f"-I{CORE}", f"-I{CORE / 'include'}"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 # What the GGUF reader and the tokenizers stand on; the whole core is not needed and others' files may be mid-change.
 TEXT_SOURCES = [
-    "base.c", "blocks.c", "gguf.c", "gguf_describe.c", "pretokenize.c", "tokenizer.c", "tokenizer_bpe.c", "tokenizer_spm.c",
+    "base.c", "blocks.c", "gguf.c", "gguf_describe.c", "pretokenize.c", "tokenizer.c", "tokenizer_bpe.c",
+    "tokenizer_merge.c", "tokenizer_spm.c",
     "unicode.c", "platform/platform_posix.c",
 ]  # fmt: skip
 
