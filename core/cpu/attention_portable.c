@@ -7,8 +7,8 @@
 #include <math.h>
 
 size_t cpu_attention_scratch(uint32_t head_dim) {
-    size_t padded = ((size_t)head_dim + 15) / 16 * 16;
-    return padded * (2 * CPU_KV_PAGE + 2 * ATTENTION_QUERIES) + ATTENTION_QUERIES * (CPU_KV_PAGE + 4) + 16;
+    size_t padded = ((size_t)head_dim + 15) / 16 * 16; /* two vectors, scores, sums by lane, two numbers per query */
+    return ATTENTION_QUERIES * (2 * padded + 2 * CPU_KV_PAGE + 2);
 }
 
 /* First position a query at `position` sees. */

@@ -9,10 +9,11 @@
 #define AVX512_INLINE static inline __attribute__((always_inline))
 
 void cpu_fill_matmul_avx512(cpu_ops *ops);
+void cpu_fill_matmul_float_avx512(cpu_ops *ops);
 void cpu_attention_avx512(const cpu_attention *job, uint32_t row0, uint32_t row1, uint32_t head0, uint32_t head1,
                           float *scratch);
 
-/* Lanes [0, n) set, n clamped to 16. */
+/* Lanes [0, n) set, n clamped to 16. Masked loads and stores do not touch memory outside. */
 AVX512_INLINE __mmask16 avx512_mask(size_t n) {
     return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);
 }
