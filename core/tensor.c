@@ -24,17 +24,19 @@ struct tensor {
 
 /* ---- tensors ---- */
 
-static realm_status tensor_record(uint32_t type, uint32_t rows, uint32_t cols, size_t row_bytes, tensor **out, realm_error *err) {
+static tensor *tensor_record(uint32_t type, uint32_t rows, uint32_t cols, size_t row_bytes, realm_error *err) {
     tensor *t = calloc(1, sizeof *t);
-    if (t == NULL) return base_fail_memory(err, "a tensor", sizeof *t);
+    if (t == NULL) {
+        base_fail_memory(err, "a tensor", sizeof *t);
+        return NULL;
+    }
     atomic_init(&t->references, 1);
     t->type = type;
     t->rows = rows;
     t->cols = cols;
     t->row_bytes = row_bytes;
     t->bytes = sizeof *t;
-    *out = t;
-    return REALM_OK;
+    return t;
 }
 
 uint64_t tensor_owned_bytes(uint32_t rows, uint32_t cols) {
@@ -51,9 +53,8 @@ static realm_status tensor_allocate(uint32_t rows, uint32_t cols, tensor **out, 
     }
     uint64_t bytes = tensor_owned_bytes(rows, cols);
     if (bytes > SIZE_MAX / 2) return base_fail_memory(err, "a tensor", bytes);
-    tensor *t;
-    realm_status status = tensor_record(BLOCK_F32, rows, cols, (size_t)cols * sizeof(float), &t, err);
-    if (status != REALM_OK) return status;
+    tensor *t = tensor_record(BLOCK_F32, rows, cols, (size_t)cols * sizeof(float), err);
+    if (t == NULL) return REALM_E_OUT_OF_MEMORY;
     t->owned = platform_alloc_aligned(t->row_bytes * rows);
     if (t->owned == NULL) {
         free(t);
@@ -86,9 +87,10 @@ realm_status tensor_view(uint32_t type, const void *data, uint64_t data_bytes, u
         return base_fail(err, REALM_E_INVALID_MODEL, "a %s tensor of %u x %u does not fit %llu bytes", block->name, rows, cols,
                          (unsigned long long)data_bytes);
     }
-    realm_status status = tensor_record(type, rows, cols, (size_t)row_bytes, out, err);
-    if (status == REALM_OK) (*out)->data = data;
-    return status;
+    *out = tensor_record(type, rows, cols, (size_t)row_bytes, err);
+    if (*out == NULL) return REALM_E_OUT_OF_MEMORY;
+    (*out)->data = data;
+    return REALM_OK;
 }
 
 tensor *tensor_share(tensor *t) {
@@ -143,8 +145,8 @@ struct tensor_product {
     bool transposed;
     uint32_t row0; /* first row of the block in work */
     uint32_t next; /* transposed: the next output; else the next row of b */
-    float *a_rows; /* (ROW_BLOCK, k) f32, for an `a` of another type; or NULL */
-    float *b_row;  /* (n,) f32, for a `b` of another type that is not transposed; or NULL */
+    float *a_rows; /* (ROW_BLOCK, k) f32, for an `a` that is a view: of another type, or unaligned; or NULL */
+    float *b_row;  /* (n,) f32, for a `b` that is a view and not transposed; or NULL */
     void *prepared; /* transposed: the block's rows as b's kernel wants them */
 };
 
@@ -165,9 +167,9 @@ typedef struct product_sizes {
 static product_sizes sizes_of(const cpu_ops *ops, const tensor *a, const tensor *b, bool transposed) {
     uint32_t rows = rows_in_block(a, 0);
     product_sizes sizes = {0};
-    if (a->type != BLOCK_F32) sizes.a_rows = (size_t)rows * a->cols * sizeof(float);
+    if (a->owned == NULL) sizes.a_rows = (size_t)rows * a->cols * sizeof(float);
     if (transposed) sizes.prepared = ops->matmul[b->type].prepared_size(rows, a->cols);
-    else if (b->type != BLOCK_F32) sizes.b_row = (size_t)b->cols * sizeof(float);
+    else if (b->owned == NULL) sizes.b_row = (size_t)b->cols * sizeof(float);
     return sizes;
 }
 
@@ -225,7 +227,7 @@ tensor *tensor_product_finish(tensor_product *job) {
 
 /* The block's rows of a as f32, (rows, k) without gaps. */
 static const float *block_rows(tensor_product *job, uint32_t rows) {
-    if (job->a_rows == NULL) return (const float *)(const void *)tensor_row(job->a, job->row0);
+    if (job->a_rows == NULL) return job->a->owned + (size_t)job->row0 * job->a->cols;
     if (job->next == 0) {
         for (uint32_t r = 0; r < rows; r++) {
             read_row(job->ops, job->a, job->row0 + r, job->a->cols, job->a_rows + (size_t)r * job->a->cols);
@@ -248,7 +250,7 @@ static uint32_t slice_transposed(tensor_product *job, uint32_t rows, uint64_t bu
 
 /* Row i of b (k, n) as f32. */
 static const float *b_row(tensor_product *job, uint32_t i) {
-    if (job->b_row == NULL) return (const float *)(const void *)tensor_row(job->b, i);
+    if (job->b_row == NULL) return job->b->owned + (size_t)i * job->b->cols;
     read_row(job->ops, job->b, i, job->b->cols, job->b_row);
     return job->b_row;
 }
