@@ -6,8 +6,8 @@ For each vocabulary: tokenizer-NAME.gguf (vocabulary only) and tokenizer-NAME.js
     text, ids (no special tokens parsed or added),
     decoded: the text of ids, where that differs from text,
     special: the ids with special tokens added and parsed, where they differ from ids.
-Oracles: `sentencepiece` for spm*, `tokenizers` for gpt2, llama-bpe and qwen2. Neither normalizes the text:
-GGUF vocabularies of these kinds carry no normalizer.
+Oracles: `sentencepiece` for spm*, `tokenizers` (and one function of `transformers`) for the others.
+Neither normalizes the text: GGUF vocabularies of these kinds carry no normalizer.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import gguf
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as sentencepiece_proto
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from tests.vectors import corpus
 
@@ -66,8 +67,16 @@ def all_vocabularies() -> list[Vocabulary]:
     return [
         spm("spm", dummy_prefix=True),
         spm("spm-noprefix", dummy_prefix=False),
-        bpe("gpt2", "gpt-2", GPT2, ["<|endoftext|>"]),
-        bpe("llama-bpe", "llama-bpe", LLAMA3, LLAMA3_SPECIAL, bos="<|begin_of_text|>", ignore_merges=True),
+        bpe("gpt2", "gpt-2", GPT2, ["<|endoftext|>"], clean=True),
+        bpe(
+            "llama-bpe",
+            "llama-bpe",
+            LLAMA3,
+            LLAMA3_SPECIAL,
+            bos="<|begin_of_text|>",
+            ignore_merges=True,
+            clean=True,
+        ),
         bpe(
             "qwen2",
             "qwen2",
@@ -227,8 +236,12 @@ def bpe(
     bos: str | None = None,
     ignore_merges: bool = False,
     user_defined: list[str] | None = None,
+    clean: bool = False,
 ) -> Vocabulary:
-    """A gpt-2 style vocabulary. Control tokens come last; user-defined ones are parsed in every text."""
+    """A gpt-2 style vocabulary. Control tokens come last; user-defined ones are parsed in every text.
+
+    clean: decoding drops spaces before punctuation, as the vendors' configurations of these vocabularies ask.
+    """
     user_defined = user_defined or []
     vocab, merges = bpe_train(regex)
     if ignore_merges:  # whole words no merge leads to: found only by looking the word up first
@@ -252,13 +265,18 @@ def bpe(
         "add_bos_token": bos is not None,
     }
     first = [tokens.index(bos)] if bos else []
+
+    def decode(ids: list[int]) -> str:
+        text = str(plain.decode(ids, skip_special_tokens=False))
+        return str(PreTrainedTokenizerBase.clean_up_tokenization(None, text)) if clean else text
+
     return Vocabulary(
         name,
         meta,
         special,
         lambda text: list(plain.encode(text, add_special_tokens=False).ids),
         lambda text: first + list(parsing.encode(text, add_special_tokens=False).ids),
-        lambda ids: str(plain.decode(ids, skip_special_tokens=False)),
+        decode,
         [f"x{token} y" for token in user_defined] + ["an unmergeable zyzzyva", "zyzzyva zyzzyvas"],
     )
 
