@@ -1,7 +1,8 @@
 /* Generated from guest_src/realm.wit by realm_build gen; do not edit.
  *
- * The interface as a guest written in C sees it. A guest defines the realm_guest_... functions and cabi_realloc,
- * and calls the realm_host_... functions. Lists that those return come from cabi_realloc and belong to the guest.
+ * The interface as a guest written in C sees it. A guest defines the realm_guest_... functions and
+ * cabi_realloc, and calls the realm_host_... functions. Lists that those return come from cabi_realloc and
+ * belong to the guest.
  * Outside WebAssembly the imports are ordinary functions, for tests with a fake host.
  */
 #ifndef REALM_ABI_H

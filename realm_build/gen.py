@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from . import wit, wit_c, wit_c_host, wit_python
+from . import wit, wit_c, wit_c_host, wit_docs, wit_python
 from .paths import ROOT
 
 SOURCE = "guest_src/realm.wit"
 OUTPUTS: dict[str, Callable[[wit.Package], str]] = {
     "core/include/realm_status.h": wit_c.status_header,
     "guest_src/realm_abi.h": wit_c.guest_header,
+    "docs/interface.md": wit_docs.reference,
     "host_python/native/realm_imports.h": wit_c_host.native_header,
     "host_python/realm/_generated/__init__.py": wit_python.package_marker,
     "host_python/realm/_generated/abi.py": wit_python.python_glue,

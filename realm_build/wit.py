@@ -1,8 +1,9 @@
 """Reads guest_src/realm.wit: a parser for the subset of WIT that Realm's interface uses.
 
-The subset: one package; interfaces of records, enums, functions and `use`; one world of imports and exports;
-scalars, bool, string, list<T> and result<T, E>; `//` and `/* */` comments, `///` doc comments. All else is an
-error with a line number, so that the emitters (wit_*.py) never meet a case they do not know.
+The subset: one package; interfaces of records, enums, functions and `use`; one world of imports and
+exports; scalars, bool, string, list<T> and result<T, E>; `//` and `/* */` comments, `///` doc comments.
+All else is an error with a line number, so that the emitters (wit_*.py) never meet a case they do not
+know.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Emits C from the parsed interface: the guest's header (realm_abi.h) and the core's codes (realm_status.h).
+"""Emits C from the parsed interface: the guest's header and the core's status codes.
 
-The guest's header declares every type with C's own layout, which on wasm32 is the canonical ABI's (asserted
-there), so that the same guest source also compiles natively against a fake host.
+The guest's header declares every type with C's own layout, which on wasm32 is the canonical ABI's
+(asserted there), so that the same guest source also compiles natively against a fake host.
 """
 
 from __future__ import annotations
@@ -70,8 +70,9 @@ def status_names(package: Package) -> list[str]:
 HEAD = """\
 /* {notice}
  *
- * The interface as a guest written in C sees it. A guest defines the realm_guest_... functions and cabi_realloc,
- * and calls the realm_host_... functions. Lists that those return come from cabi_realloc and belong to the guest.
+ * The interface as a guest written in C sees it. A guest defines the realm_guest_... functions and
+ * cabi_realloc, and calls the realm_host_... functions. Lists that those return come from cabi_realloc and
+ * belong to the guest.
  * Outside WebAssembly the imports are ordinary functions, for tests with a fake host.
  */
 #ifndef REALM_ABI_H
@@ -164,7 +165,8 @@ def result_definition(item: Result) -> str:
     ok, error = type_name(item.ok), type_name(item.error)
     offset = layout.payload_offset(item)
     return (
-        f"typedef struct {name} {{\n    uint8_t is_error;\n    union {{ {ok} ok; {error} error; }};\n}} {name};\n"
+        f"typedef struct {name} {{\n    uint8_t is_error;\n"
+        f"    union {{ {ok} ok; {error} error; }};\n}} {name};\n"
         f"REALM_LAYOUT(offsetof({name}, ok) == {offset});\n{size_check(item)}\n"
     )
 

@@ -1,7 +1,7 @@
 """Emits host_python/native/realm_imports.h: the interface as a native host sees it.
 
-Numbers only (indices, core signatures, offsets and sizes in guest memory): a host reads the memory of a guest,
-which it does not trust, by checked offsets and not by pointers to structs.
+Numbers only (indices, core signatures, offsets and sizes in guest memory): a host reads the memory of a
+guest, which it does not trust, by checked offsets and not by pointers to structs.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ def native_header(package: Package) -> str:
     lines = [
         f"/* {NOTICE}",
         " *",
-        " * Core signatures have a letter for each value: i i32, l i64, f f32, d f64. A result of more than one",
-        " * core value is written to the address in the last parameter (imports) or stands at the address",
-        " * returned (exports).",
+        " * Core signatures have a letter for each value: i i32, l i64, f f32, d f64. A result of more than",
+        " * one core value is written to the address in the last parameter (imports) or stands at the",
+        " * address returned (exports).",
         " */",
         "#ifndef REALM_IMPORTS_H",
         "#define REALM_IMPORTS_H",

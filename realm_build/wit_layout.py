@@ -1,8 +1,8 @@
 """The canonical ABI of the parsed interface: sizes and offsets in memory, core signatures of functions.
 
-Every emitter asks here, so a layout is computed in one place. The rules (component model, canonical ABI): a value
-is stored little-endian at its own alignment; a function's values are flattened to core values, parameters to at
-most 16 and results to at most one; what does not fit goes through memory by one pointer.
+Every emitter asks here, so a layout is computed in one place. The rules (component model, canonical ABI):
+a value is stored little-endian at its own alignment; a function's values are flattened to core values,
+parameters to at most 16 and results to at most one; what does not fit goes through memory by one pointer.
 """
 
 from __future__ import annotations

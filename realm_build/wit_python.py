@@ -1,8 +1,8 @@
 """Emits host_python/realm/_generated/abi.py: the interface as a Python host sees it.
 
-Enums become IntEnums, records frozen dataclasses that read and write guest memory, imports one adapter each
-between core values and a method of the Host protocol, exports a class of typed calls. The text is laid out as
-`ruff format` would.
+Enums become IntEnums, records frozen dataclasses that read and write guest memory, imports one adapter
+each between core values and a method of the Host protocol, exports a class of typed calls. The text is
+laid out as `ruff format` would.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 /* Generated from guest_src/realm.wit by realm_build gen; do not edit.
  *
- * Core signatures have a letter for each value: i i32, l i64, f f32, d f64. A result of more than one
- * core value is written to the address in the last parameter (imports) or stands at the address
- * returned (exports).
+ * Core signatures have a letter for each value: i i32, l i64, f f32, d f64. A result of more than
+ * one core value is written to the address in the last parameter (imports) or stands at the
+ * address returned (exports).
  */
 #ifndef REALM_IMPORTS_H
 #define REALM_IMPORTS_H
