@@ -447,6 +447,7 @@ uint32_t shim_import_count(void) { return sizeof ROWS / sizeof ROWS[0]; }
 const shim_import_info *shim_import_at(uint32_t index) { return index < shim_import_count() ? &ROWS[index].info : NULL; }
 
 const char *shim_import(shim_guest *guest, uint32_t index, shim_value *values) {
+    if (guest->depth > 1) return "an import was called from inside cabi_realloc";
     return index < shim_import_count() ? ROWS[index].run(guest, values) : "no such import";
 }
 

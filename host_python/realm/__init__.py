@@ -1,0 +1,53 @@
+"""Realm: an LLM engine to embed. Each tenant is a sandboxed WebAssembly guest; one C core computes for all of them.
+
+    from realm import Realm
+
+    with Realm("model.gguf") as realm:
+        print(realm.generate("The capital of France is", max_tokens=8).text)
+"""
+
+from __future__ import annotations
+
+from ._api import AsyncStream, Generation, Message, Realm, Stream, Timings, Usage
+from ._errors import (
+    ArgumentError,
+    CancelledError,
+    ClosedError,
+    GuestError,
+    InternalError,
+    LimitError,
+    ModelError,
+    RealmError,
+    TemplateError,
+    UnsupportedError,
+)
+from ._model import Model, ModelInfo, demo_model_path
+from ._options import ResourceLimits, Sampling
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArgumentError",
+    "AsyncStream",
+    "CancelledError",
+    "ClosedError",
+    "Generation",
+    "GuestError",
+    "InternalError",
+    "LimitError",
+    "Message",
+    "Model",
+    "ModelError",
+    "ModelInfo",
+    "Realm",
+    "RealmError",
+    "ResourceLimits",
+    "Sampling",
+    "Stream",
+    "TemplateError",
+    "Timings",
+    "UnsupportedError",
+    "Usage",
+    "__version__",
+    "demo_model_path",
+]

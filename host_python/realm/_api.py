@@ -1,0 +1,565 @@
+"""The public class `Realm`: one sandboxed tenant with its guest, on models shared with every other realm of the process.
+
+    Realm.generate -> Engine.start -> the guest's start, then polls (in the shim) -> Ended -> Generation
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import os
+import queue
+import struct
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._engine import FINISH_FAILED, Delivery, Ended, Engine, EngineOptions, Request, RequestSpec, next_delivery
+from ._errors import error
+from ._guest import Guest
+from ._library import ffi, library
+from ._model import Model, ModelOptions, Progress, demo_model_path, encode_text
+from ._options import CPU_FEATURES, KV_TYPES, MODES, ResourceLimits, Sampling, check_max_tokens, choice, token_ids
+from ._process import Process, check_same_process
+
+if TYPE_CHECKING:
+    import numpy
+
+FINISH = ("end", "stop", "length", "cancelled", "failed")  # enum finish
+BACKENDS = ("auto", "cpu")
+MAX_THREADS = 1024
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Usage:
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds from the request's start in the guest."""
+
+    first_token_seconds: float
+    total_seconds: float
+
+    def tokens_per_second(self, tokens: int) -> float:
+        """Of the generated tokens after the first one."""
+        rest = self.total_seconds - self.first_token_seconds
+        return (tokens - 1) / rest if tokens > 1 and rest > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The result of one request. finish_reason: end (the model ended), stop (a stop string), length, cancelled."""
+
+    text: str
+    tokens: tuple[int, ...]
+    prompt_tokens: int
+    finish_reason: str
+    timings: Timings
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(self.prompt_tokens, len(self.tokens))
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Realm:
+    """A tenant: its own sandboxed guest, its own limits; weights are shared. Close it, or use it in a `with`."""
+
+    def __init__(
+        self,
+        model: Model | str | os.PathLike[str] | None = None,
+        *,
+        backend: str = "auto",
+        threads: int | None = None,
+        limits: ResourceLimits | None = None,
+        cpu_features: Sequence[str] | None = None,
+        tenant: int | None = None,
+        shim: str = "native",
+        executor: int = 0,
+    ) -> None:
+        self._lock = threading.RLock()
+        self._closed = False
+        self._models: list[Model] = []
+        self._engine = Process.current().engine(engine_options(backend, threads, cpu_features, shim, executor))
+        self.limits = limits or ResourceLimits()
+        module = self._engine.sandbox.standard_module()
+        self._guest = Guest(self._engine, module, self.limits, _tenant(self._engine, tenant))
+        self._finalizer = weakref.finalize(self, abandon, self._engine, self._guest)
+        self._finalizer.atexit = False  # the engine's own shutdown is enough
+        if model is not None:
+            try:
+                self.load_model(model)
+            except BaseException:
+                self.close()
+                raise
+
+    def __enter__(self) -> Realm:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends what runs (its callers get `closed`) and frees the realm. Doing it again does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._finalizer.detach()
+        self._engine.close_guest(self._guest)
+        for model in self._models:
+            model.close()
+        self._models.clear()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    # ---- models ----
+
+    def load_model(
+        self,
+        model: Model | str | os.PathLike[str],
+        context_length: int = 0,
+        kv_type: str = "f16",
+        progress: Progress | None = None,
+    ) -> Model:
+        """Loads a GGUF file, or shares it when the process has it already. The first model is the realm's default one.
+
+        `progress` is called with numbers up to 1.0; an exception in it stops the loading.
+        """
+        self._check_open()
+        if not isinstance(model, Model):
+            path = Path(model)
+            options = ModelOptions("full", context_length, kv_type)
+            choice("kv_type", kv_type, KV_TYPES)
+            model = Model.load(self._engine, path, options, progress)
+        elif model.shared() and model._engine is not self._engine:
+            raise error("invalid-argument", "the model was loaded with other threads, cpu_features or backend")
+        with self._lock:
+            self._models.append(model)
+        return model
+
+    def unload_model(self, model: Model) -> None:
+        """Takes the model away from this realm and closes the handle; work that runs on it fails."""
+        self._check_open()
+        with self._lock:
+            if model not in self._models:
+                raise error("invalid-handle", "this realm has no such model")
+            self._models.remove(model)
+        shared = model.shared()
+        self._engine.run(lambda: self._guest.revoke(shared))
+        model.close()
+
+    @property
+    def model(self) -> Model:
+        """The default model: the one loaded first, or else the demo model that ships with Realm."""
+        self._check_open()
+        with self._lock:
+            return self._models[0] if self._models else self.load_model(demo_model_path())
+
+    # ---- generation ----
+
+    def generate(
+        self,
+        prompt: str | bytes,
+        *,
+        max_tokens: int = 256,
+        stop: str | Sequence[str] = (),
+        mode: str = "granular",
+        model: Model | None = None,
+        add_special: bool = True,
+        parse_special: bool = False,
+        sampling: Sampling | None = None,
+        **settings: Any,
+    ) -> Generation:
+        """Continues a prompt as it is. `settings` are the fields of Sampling (temperature, top_k, seed, ...)."""
+        spec = self._spec(
+            prompt, max_tokens, stop, mode, model, add_special, parse_special, make_sampling(sampling, settings)
+        )
+        return self._wait(spec)
+
+    def stream(
+        self,
+        prompt: str | bytes,
+        *,
+        max_tokens: int = 256,
+        stop: str | Sequence[str] = (),
+        mode: str = "granular",
+        model: Model | None = None,
+        add_special: bool = True,
+        parse_special: bool = False,
+        sampling: Sampling | None = None,
+        **settings: Any,
+    ) -> Stream:
+        """Like generate, as an iterator of text pieces. Closing it cancels the request."""
+        spec = self._spec(
+            prompt, max_tokens, stop, mode, model, add_special, parse_special, make_sampling(sampling, settings)
+        )
+        return Stream(self._engine, self._guest, spec)
+
+    async def agenerate(self, prompt: str | bytes, **settings: Any) -> Generation:
+        """generate for asyncio; cancelling the task cancels the request."""
+        async with self.astream(prompt, **settings) as stream:
+            async for _ in stream:
+                pass
+            return stream.result
+
+    def astream(
+        self,
+        prompt: str | bytes,
+        *,
+        max_tokens: int = 256,
+        stop: str | Sequence[str] = (),
+        mode: str = "granular",
+        model: Model | None = None,
+        add_special: bool = True,
+        parse_special: bool = False,
+        sampling: Sampling | None = None,
+        **settings: Any,
+    ) -> AsyncStream:
+        """stream for asyncio: `async for`, and `async with` to cancel at the end of the block."""
+        spec = self._spec(
+            prompt, max_tokens, stop, mode, model, add_special, parse_special, make_sampling(sampling, settings)
+        )
+        return AsyncStream(self._engine, self._guest, lambda: spec)
+
+    # ---- chat ----
+
+    def chat(self, messages: Sequence[Message], **settings: Any) -> Generation:
+        """Answers a conversation: messages with `role` and `content`, rendered by the model's own chat template."""
+        return self._wait(self._chat_spec(messages, settings))
+
+    def chat_stream(self, messages: Sequence[Message], **settings: Any) -> Stream:
+        return Stream(self._engine, self._guest, self._chat_spec(messages, settings))
+
+    async def achat(self, messages: Sequence[Message], **settings: Any) -> Generation:
+        async with self.achat_stream(messages, **settings) as stream:
+            async for _ in stream:
+                pass
+            return stream.result
+
+    def achat_stream(self, messages: Sequence[Message], **settings: Any) -> AsyncStream:
+        return AsyncStream(self._engine, self._guest, lambda: self._chat_spec(messages, settings))
+
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        model: Model | None = None,
+        tools: Sequence[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        chat_template: str | None = None,
+        **variables: Any,
+    ) -> str:
+        """The prompt a conversation becomes. Control tokens that users wrote in their messages are broken up."""
+        from ._chat import render_for_model
+
+        return render_for_model(
+            model or self.model, messages, tools, add_generation_prompt, chat_template, variables
+        )
+
+    # ---- tokens, logits, state ----
+
+    def tokenize(self, text: str | bytes, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
+        return self.model.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    def detokenize(self, ids: Sequence[int], *, special: bool = False) -> str:
+        return self.model.detokenize(ids, special=special)
+
+    def logits(self, ids: Sequence[int], *, model: Model | None = None) -> numpy.ndarray[Any, Any]:
+        """Raw logits after each of the ids: float32 (len(ids), vocabulary), computed with an f32 KV cache."""
+        from ._host_session import HostSession
+
+        tokens = token_ids(ids)
+        chosen = model or self.model
+        if not tokens:
+            raise error("invalid-argument", "logits needs at least one token id")
+        self._check_open()
+        with HostSession(self._engine, chosen.shared(), KV_TYPES["f32"]) as session:
+            return session.logits(tokens, chosen.info.vocab_size)
+
+    def stats(self) -> dict[str, Any]:
+        """Counters of the engine this realm runs on."""
+        self._check_open()
+        native = ffi.new("realm_runtime_stats *")
+        library().realm_runtime_get_stats(self._engine.runtime, native)
+        names = ("steps", "rows", "step_ns", "prefix_hits", "kv_bytes_used", "kv_bytes_limit")
+        counts = {name: int(getattr(native, name)) for name in names}
+        kernels = ffi.string(library().realm_runtime_kernels(self._engine.runtime)).decode()
+        threads = int(library().realm_runtime_threads(self._engine.runtime))
+        return {"kernels": kernels, "threads": threads, **counts}
+
+    # ---- inside ----
+
+    def _check_open(self) -> None:
+        check_same_process(self._engine.pid)
+        if self._closed:
+            raise error("closed", "this realm was closed; make a new one")
+        if self._guest.problem is not None:
+            problem = self._guest.problem
+            raise error(problem.code, f"this realm was stopped: {problem.message}; make a new one")
+
+    def _spec(
+        self,
+        prompt: str | bytes,
+        max_tokens: int,
+        stop: str | Sequence[str],
+        mode: str,
+        model: Model | None,
+        add_special: bool,
+        parse_special: bool,
+        sampling: Sampling,
+    ) -> RequestSpec:
+        self._check_open()
+        return RequestSpec(
+            model=(model or self.model).shared(),
+            prompt=encode_text(prompt),
+            add_special=add_special,
+            parse_special=parse_special,
+            stops=pack_stops(stop),
+            max_tokens=check_max_tokens(max_tokens),
+            mode=choice("mode", mode, MODES),
+            sampling=sampling,
+            seed=sampling.actual_seed(),
+        )
+
+    def _chat_spec(self, messages: Sequence[Message], settings: dict[str, Any]) -> RequestSpec:
+        from ._chat import starts_with_bos
+
+        own = dict(settings)
+        model = own.pop("model", None) or self.model
+        rendering = {name: own.pop(name) for name in ("tools", "chat_template", "template_variables") if name in own}
+        variables = rendering.pop("template_variables", {})
+        prompt = self.render_chat(messages, model=model, **rendering, **variables)
+        fixed = {name: own.pop(name) for name in ("max_tokens", "stop", "mode") if name in own}
+        sampling = make_sampling(own.pop("sampling", None), own)
+        spec = self._spec(
+            prompt,
+            fixed.get("max_tokens", 256),
+            fixed.get("stop", ()),
+            fixed.get("mode", "granular"),
+            model,
+            not starts_with_bos(model, prompt),
+            True,
+            sampling,
+        )
+        return spec
+
+    def _wait(self, spec: RequestSpec) -> Generation:
+        deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        request = self._engine.start(self._guest, spec, streaming=False, deliver=deliveries.put)
+        try:
+            ended = next_delivery(deliveries)
+        except BaseException:  # Ctrl-C above all
+            self._engine.cancel(request)
+            raise
+        assert isinstance(ended, Ended)
+        return make_generation(ended, "")
+
+
+class Stream(Iterator[str]):
+    """Text pieces as they come. `result` holds the whole Generation at the end; close() cancels."""
+
+    def __init__(self, engine: Engine, guest: Guest, spec: RequestSpec) -> None:
+        self._deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self._assembly = _Assembly()
+        self._engine = engine
+        self._request = engine.start(guest, spec, streaming=True, deliver=self._deliveries.put)
+
+    def __next__(self) -> str:
+        while not self._assembly.finished:
+            try:
+                delivery = next_delivery(self._deliveries)
+            except BaseException:
+                self.close()
+                raise
+            piece = self._assembly.add(delivery)
+            if piece:
+                return piece
+        self._assembly.raise_problem()
+        raise StopIteration
+
+    @property
+    def result(self) -> Generation:
+        return self._assembly.result()
+
+    def close(self) -> None:
+        if not self._assembly.finished:
+            self._engine.cancel(self._request)
+            self._assembly.abandon()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_request"):
+            self.close()
+
+
+class AsyncStream(AsyncIterator[str]):
+    """Text pieces as they come, for asyncio. The request starts at the first step; aclose() cancels."""
+
+    def __init__(self, engine: Engine, guest: Guest, make_spec: Callable[[], RequestSpec]) -> None:
+        self._engine = engine
+        self._guest = guest
+        self._make_spec = make_spec
+        self._deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._assembly = _Assembly()
+        self._request: Request | None = None
+
+    async def __anext__(self) -> str:
+        try:
+            if self._request is None:
+                await self._begin()
+            while not self._assembly.finished:
+                piece = self._assembly.add(await self._deliveries.get())
+                if piece:
+                    return piece
+        except BaseException:  # a cancelled task above all
+            await self.aclose()
+            raise
+        self._assembly.raise_problem()
+        raise StopAsyncIteration
+
+    async def _begin(self) -> None:
+        spec = await asyncio.to_thread(self._make_spec)  # a chat template may take its time
+        loop = asyncio.get_running_loop()
+
+        def deliver(delivery: Delivery) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._deliveries.put_nowait, delivery)
+
+        self._request = self._engine.start(self._guest, spec, streaming=True, deliver=deliver)
+
+    @property
+    def result(self) -> Generation:
+        return self._assembly.result()
+
+    async def aclose(self) -> None:
+        if self._request is not None and not self._assembly.finished:
+            self._engine.cancel(self._request)
+            self._assembly.abandon()
+
+    async def __aenter__(self) -> AsyncStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class _Assembly:
+    """Puts a request's deliveries together: pieces of whole characters, and at the end the Generation."""
+
+    def __init__(self) -> None:
+        self.finished = False
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # own guests may emit anything
+        self._pieces: list[str] = []
+        self._ended: Ended | None = None
+
+    def add(self, delivery: Delivery) -> str:
+        if isinstance(delivery, Ended):
+            self.finished = True
+            self._ended = delivery
+            piece = self._decoder.decode(delivery.text, final=True)
+        else:
+            piece = self._decoder.decode(delivery)
+        if piece:
+            self._pieces.append(piece)
+        return piece
+
+    def abandon(self) -> None:
+        self.finished = True
+        self._ended = Ended(problem=error("cancelled", "the request was cancelled"))
+
+    def raise_problem(self) -> None:
+        if self._ended is not None and self._ended.problem is not None and self._ended.problem.code != "cancelled":
+            raise self._ended.problem
+
+    def result(self) -> Generation:
+        if self._ended is None:
+            raise error("busy", "the request is still running; read the stream to its end first")
+        return make_generation(self._ended, "".join(self._pieces))
+
+
+def make_generation(ended: Ended, streamed: str) -> Generation:
+    """The result of an ended request, or its error. `streamed` is text that was already delivered."""
+    if ended.problem is not None:
+        raise ended.problem
+    finish = FINISH[ended.finish] if ended.finish < len(FINISH) else FINISH[FINISH_FAILED]
+    return Generation(
+        text=streamed or ended.text.decode("utf-8", "replace"),
+        tokens=ended.tokens,
+        prompt_tokens=ended.prompt_tokens,
+        finish_reason=finish,
+        timings=Timings(ended.first_seconds, ended.total_seconds),
+    )
+
+
+def engine_options(
+    backend: str, threads: int | None, cpu_features: Sequence[str] | None, shim: str, executor: int
+) -> EngineOptions:
+    if backend not in BACKENDS:
+        raise error("backend-unavailable", f"there is no backend {backend!r} here; available: {', '.join(BACKENDS)}")
+    if shim not in ("native", "public"):
+        raise error("invalid-argument", f"shim must be native or public, not {shim!r}")
+    if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS):
+        raise error("invalid-argument", f"threads must be a whole number from 1 to {MAX_THREADS}, not {threads!r}")
+    features = 0
+    for name in cpu_features or ():
+        features |= choice("cpu_features", name, CPU_FEATURES)
+    return EngineOptions(threads=threads or 0, features=features, executor=executor, shim=shim)
+
+
+def make_sampling(sampling: Sampling | None, settings: dict[str, Any]) -> Sampling:
+    if settings.get("logit_bias", ...) is None:
+        settings = {name: value for name, value in settings.items() if name != "logit_bias"}
+    try:
+        return replace(sampling or Sampling(), **settings)
+    except TypeError:
+        known = ", ".join(Sampling.__dataclass_fields__)
+        unknown = ", ".join(sorted(set(settings) - set(Sampling.__dataclass_fields__)))
+        raise error("invalid-argument", f"unknown setting {unknown}; known are: {known}") from None
+
+
+def pack_stops(stop: str | Sequence[str]) -> bytes:
+    """Each stop string after its length, as realm.wit wants it."""
+    packed = b""
+    for text in [stop] if isinstance(stop, str) else stop:
+        data = encode_text(text)
+        if not data:
+            raise error("invalid-argument", "a stop string must not be empty")
+        packed += struct.pack("<I", len(data)) + data
+    return packed
+
+
+def abandon(engine: Engine, guest: Guest) -> None:
+    """A realm that was dropped without close()."""
+    if engine.pid == os.getpid() and guest.handle:
+        engine.submit(lambda: engine._close_guest(guest, error("closed", "the realm was dropped")))
+
+
+def _tenant(engine: Engine, tenant: int | None) -> int:
+    """Realms share prefixes only when the application says they belong to one tenant."""
+    if tenant is None:
+        return 1 << 63 | engine.take_serial()
+    if not isinstance(tenant, int) or not 0 <= tenant < 1 << 63:
+        raise error("invalid-argument", f"tenant must be a whole number below 2**63, not {tenant!r}")
+    return tenant

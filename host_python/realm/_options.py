@@ -1,0 +1,104 @@
+"""The frozen settings a caller passes: resource limits of a realm and how tokens are drawn. Values are checked here once."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ._errors import error
+
+MODES = {"granular": 0, "whole": 1, "layers": 2}  # enum mode
+KV_TYPES = {"f16": 0, "f32": 1}
+CPU_FEATURES = {"portable": 1, "avx2": 2, "avx512": 4}
+
+
+@dataclass(frozen=True)
+class ResourceLimits:
+    """What one realm may use. 0 means no limit of its own; the runtime's and the model's limits always hold."""
+
+    sessions: int = 0
+    tickets: int = 0
+    kv_tokens: int = 0
+    tensor_bytes: int = 256 << 20
+    weight: int = 1  # share of compute beside other realms
+    guest_memory_bytes: int = 16 << 20
+    guest_seconds: float = 2.0  # longest single call into the guest
+    text_bytes: int = 16 << 20  # text waiting to be read
+
+    def __post_init__(self) -> None:
+        for name in ("sessions", "tickets", "kv_tokens", "tensor_bytes", "weight", "guest_memory_bytes", "text_bytes"):
+            _whole_number(name, getattr(self, name), 0, (1 << 63) - 1)
+        if not 0 < self.guest_seconds <= 3600:
+            raise error("invalid-argument", f"guest_seconds must be in (0, 3600], not {self.guest_seconds!r}")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn; 0 or 1 switches a filter off as in realm.wit."""
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    penalty_window: int = 0
+    seed: int | None = None  # None: a new one for each request
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    ignore_end: bool = False
+
+    def __post_init__(self) -> None:
+        _number("temperature", self.temperature, 0.0, 1e6)
+        _whole_number("top_k", self.top_k, 0, 0xFFFFFFFF)
+        _number("top_p", self.top_p, 0.0, 1.0, open_low=True)
+        _number("min_p", self.min_p, 0.0, 1.0)
+        _number("repetition_penalty", self.repetition_penalty, 0.0, 1e6, open_low=True)
+        _number("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        _number("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        _whole_number("penalty_window", self.penalty_window, 0, 0xFFFFFFFF)
+        if self.seed is not None:
+            _whole_number("seed", self.seed, 0, (1 << 64) - 1)
+        for token, value in self.logit_bias.items():
+            _whole_number("logit_bias token", token, 0, 0xFFFFFFFF)
+            if not isinstance(value, (int, float)) or math.isnan(value) or value == math.inf:
+                raise error("invalid-argument", f"logit_bias of token {token} must be a number or -inf, not {value!r}")
+
+    def actual_seed(self) -> int:
+        return secrets.randbits(64) if self.seed is None else self.seed
+
+
+def check_max_tokens(value: object) -> int:
+    return _whole_number("max_tokens", value, 1, 0xFFFFFFFF)
+
+
+def choice(name: str, value: str, allowed: Mapping[str, int]) -> int:
+    if value not in allowed:
+        raise error("invalid-argument", f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+    return allowed[value]
+
+
+def token_ids(ids: object) -> list[int]:
+    """A list of token ids from any iterable of whole numbers (a numpy array too)."""
+    try:
+        found = [int(token) for token in ids]  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise error("invalid-argument", "token ids must be a sequence of whole numbers") from None
+    for token in found:
+        _whole_number("token id", token, 0, 0xFFFFFFFF)
+    return found
+
+
+def _whole_number(name: str, value: object, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise error("invalid-argument", f"{name} must be a whole number from {low} to {high}, not {value!r}")
+    return value
+
+
+def _number(name: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+    if not good or (open_low and value == low):
+        bracket = "(" if open_low else "["
+        raise error("invalid-argument", f"{name} must be in {bracket}{low:g}, {high:g}], not {value!r}")
