@@ -1,4 +1,4 @@
-"""Block types against the committed bytes and floats of make_quants.py, bit for bit, with every kernel set."""
+"""Block types against the bytes and floats of make_quants.py, bit for bit, with every kernel set."""
 
 from __future__ import annotations
 

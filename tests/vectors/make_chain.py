@@ -2,14 +2,16 @@
 
     python -m tests.vectors.make_chain
 
-Attention and feed-forward add nothing (their last matrices are zero), so the logits depend on the last token alone.
-Embeddings are rows of signs, nearly orthogonal; the output row of a token is the embedding of the token it follows,
-so each token leads to the next of its chain, far ahead of all others. The last token of the prompt picks the chain.
-Tests of stop strings, UTF-8 assembly, end tokens and limits need exactly such a model.
+Attention and feed-forward add nothing (their last matrices are zero), so the logits depend on the last
+token alone. Embeddings are rows of signs, nearly orthogonal; the output row of a token is the embedding
+of the token it follows, so each token leads to the next of its chain, far ahead of all others. The last
+token of the prompt picks the chain. Tests of stop strings, UTF-8 assembly, end tokens and limits need
+exactly such a model.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,7 @@ def weights(tokens: list[str]) -> dict[str, NDArray[Any]]:
     output = np.zeros_like(embedding)
     for first, chain in CHAINS.items():
         ids = [tokens.index(piece.replace(" ", "▁")) for piece in [first, *chain]]
-        for before, after in zip(ids, ids[1:], strict=False):
+        for before, after in pairwise(ids):
             output[after] += embedding[before]
     half, single = np.float16, np.float32
     made: dict[str, NDArray[Any]] = {
