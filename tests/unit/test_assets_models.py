@@ -84,12 +84,15 @@ def test_trained_f32(name: str, isa: str) -> None:
 @pytest.mark.parametrize("isa", engine.KERNELS)
 @pytest.mark.parametrize("name", TRAINED_QUANTIZED)
 def test_trained_quantized(name: str, isa: str) -> None:
-    stored = arrays(name)
+    """The file's largest error over all prompts, beside llama.cpp's largest over the same."""
+    stored, errors, peer_errors = arrays(name), [], []
     with engine.open_realm(model(name), isa) as opened:
         for index in range(len(facts(name)["prompts"])):
             made = opened.logits(stored[f"p{index}_ids"].tolist())[-1]
             exact, peer = stored[f"p{index}_last_numpy64"], stored[f"p{index}_last_llamacpp"]
-            assert np.abs(made - exact).max() <= LLAMA_CPP_FACTOR * np.abs(peer - exact).max()
+            errors.append(np.abs(made - exact).max())
+            peer_errors.append(np.abs(peer - exact).max())
+    assert max(errors) <= LLAMA_CPP_FACTOR * max(peer_errors)
 
 
 @pytest.mark.parametrize("isa", engine.KERNELS)
