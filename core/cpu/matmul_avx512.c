@@ -151,10 +151,14 @@ static const quant quant_q6_k = {16, 32, false, sizeof(block_q6_k), q6_k_load64,
 
 /* ---- preparing activations ---- */
 
-AVX512_INLINE __m512i round_to_int8(__m512 x, float inverse, __m128i *bytes) {
-    __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(inverse)));
-    *bytes = _mm512_cvtsepi32_epi8(q);
-    return q;
+AVX512_INLINE __m128i round_to_int8(__m512 x, float inverse) {
+    return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(inverse))));
+}
+
+AVX512_INLINE int sum_bytes(__m128i bytes) {
+    __m128i sums = _mm_dpbusd_epi32(_mm_setzero_si128(), _mm_set1_epi8(1), bytes);
+    sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0xb1)));
 }
 
 static void prepare_block(const float *x, const int8_row *row, size_t b) {
@@ -163,9 +167,8 @@ static void prepare_block(const float *x, const int8_row *row, size_t b) {
     bool is_zero = most < 1e-30f; /* else 127 / most could overflow */
     float inverse = is_zero ? 0.0f : 127.0f / most, d = is_zero ? 0.0f : most / 127.0f;
     if (_mm512_cmp_ps_mask(x0, x1, _CMP_UNORD_Q)) d = __builtin_nanf(""); /* a NaN goes on into the result */
-    __m128i bytes0, bytes1;
-    int sum0 = _mm512_reduce_add_epi32(round_to_int8(x0, inverse, &bytes0));
-    int sum1 = _mm512_reduce_add_epi32(round_to_int8(x1, inverse, &bytes1));
+    __m128i bytes0 = round_to_int8(x0, inverse), bytes1 = round_to_int8(x1, inverse);
+    int sum0 = sum_bytes(bytes0), sum1 = sum_bytes(bytes1);
     _mm_store_si128((__m128i *)(row->q + 32 * b), bytes0);
     _mm_store_si128((__m128i *)(row->q + 32 * b + 16), bytes1);
     row->d[b] = d;

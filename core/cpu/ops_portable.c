@@ -4,7 +4,7 @@
  * is compiled without contraction of a * b + c: a result is the same bit for bit in any batch, split over any threads.
  * Sums run in LANES independent partial sums (element i goes to lane i % LANES), which compilers turn into SIMD.
  * Attention stands in attention_portable.c. */
-#include "cpu_internal.h"
+#include "dequantize.h"
 
 #include <math.h>
 
@@ -49,7 +49,7 @@ float cpu_bf16_to_f32(uint16_t h) {
     return float_of_bits((uint32_t)h << 16);
 }
 
-/* ---- dequantization: k elements of a row, k a multiple of the block ---- */
+/* ---- dequantization of the plain types; the blocks' stands in dequantize.h ---- */
 
 static void dequantize_f32(const void *row, uint32_t k, float *out) {
     memcpy(out, row, (size_t)k * sizeof *out);
@@ -63,86 +63,6 @@ static void dequantize_f16(const void *row, uint32_t k, float *out) {
 static void dequantize_bf16(const void *row, uint32_t k, float *out) {
     const uint8_t *p = row;
     for (uint32_t i = 0; i < k; i++) out[i] = cpu_bf16_to_f32(base_u16(p + 2 * (size_t)i));
-}
-
-/* w = d * (q - 8); the low nibbles are elements 0..15, the high ones 16..31. */
-static void dequantize_q4_0(const void *row, uint32_t k, float *out) {
-    const block_q4_0 *block = row;
-    for (uint32_t b = 0; b < k / BLOCK_QK; b++, block++, out += BLOCK_QK) {
-        float d = cpu_f16_to_f32(block->d);
-        for (int i = 0; i < 16; i++) {
-            out[i] = d * (float)((block->qs[i] & 15) - 8);
-            out[i + 16] = d * (float)((block->qs[i] >> 4) - 8);
-        }
-    }
-}
-
-/* w = d * q */
-static void dequantize_q8_0(const void *row, uint32_t k, float *out) {
-    const block_q8_0 *block = row;
-    for (uint32_t b = 0; b < k / BLOCK_QK; b++, block++, out += BLOCK_QK) {
-        float d = cpu_f16_to_f32(block->d);
-        for (int i = 0; i < BLOCK_QK; i++) out[i] = d * (float)block->qs[i];
-    }
-}
-
-/* Scale and minimum of sub-block j of Q4_K and Q5_K: 6 bits each, packed into 12 bytes. */
-static void k_scale_min(const uint8_t scales[12], int j, float *scale, float *min) {
-    if (j < 4) {
-        *scale = (float)(scales[j] & 63);
-        *min = (float)(scales[j + 4] & 63);
-    } else {
-        *scale = (float)((scales[j + 4] & 15) | (scales[j - 4] >> 6) << 4);
-        *min = (float)((scales[j + 4] >> 4) | (scales[j] >> 6) << 4);
-    }
-}
-
-/* w = d * scale * q - dmin * min, scale and min per 32 elements; byte i of a group of 32 holds elements i and i + 32. */
-static void dequantize_q4_k(const void *row, uint32_t k, float *out) {
-    const block_q4_k *block = row;
-    for (uint32_t b = 0; b < k / BLOCK_QK_K; b++, block++) {
-        float d = cpu_f16_to_f32(block->d), dmin = cpu_f16_to_f32(block->dmin);
-        for (int j = 0; j < 8; j++, out += 32) {
-            const uint8_t *qs = block->qs + 32 * (j / 2);
-            float scale, min;
-            k_scale_min(block->scales, j, &scale, &min);
-            for (int i = 0; i < 32; i++) out[i] = d * scale * (float)(j & 1 ? qs[i] >> 4 : qs[i] & 15) - dmin * min;
-        }
-    }
-}
-
-/* As Q4_K with a fifth bit: bit j of qh[i] belongs to element i of sub-block j. */
-static void dequantize_q5_k(const void *row, uint32_t k, float *out) {
-    const block_q5_k *block = row;
-    for (uint32_t b = 0; b < k / BLOCK_QK_K; b++, block++) {
-        float d = cpu_f16_to_f32(block->d), dmin = cpu_f16_to_f32(block->dmin);
-        for (int j = 0; j < 8; j++, out += 32) {
-            const uint8_t *qs = block->qs + 32 * (j / 2);
-            float scale, min;
-            k_scale_min(block->scales, j, &scale, &min);
-            for (int i = 0; i < 32; i++) {
-                int q = (j & 1 ? qs[i] >> 4 : qs[i] & 15) | (block->qh[i] >> j & 1) << 4;
-                out[i] = d * scale * (float)q - dmin * min;
-            }
-        }
-    }
-}
-
-/* w = d * scale * (q - 32), scale per 16 elements. Each half of 128 elements has 64 bytes of low nibbles (elements 0..63 in
- * the low, 64..127 in the high ones) and 32 bytes of upper pairs of bits (elements i, i + 32, i + 64, i + 96). */
-static void dequantize_q6_k(const void *row, uint32_t k, float *out) {
-    const block_q6_k *block = row;
-    for (uint32_t b = 0; b < k / BLOCK_QK_K; b++, block++) {
-        float d = cpu_f16_to_f32(block->d);
-        for (int g = 0; g < 8; g++, out += 32) { /* groups of 32 elements */
-            const uint8_t *ql = block->ql + 64 * (g / 4) + 32 * (g & 1), *qh = block->qh + 32 * (g / 4);
-            int low_shift = g & 2 ? 4 : 0, high_shift = 2 * (g & 3);
-            for (int i = 0; i < 32; i++) {
-                int q = (ql[i] >> low_shift & 15) | (qh[i] >> high_shift & 3) << 4;
-                out[i] = d * (float)block->scales[2 * g + i / 16] * (float)(q - 32);
-            }
-        }
-    }
 }
 
 /* ---- matmul ---- */
