@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .paths import ROOT, BuildError, relative
+from .toolchain import compiler_environment
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def run_step(step: Step) -> str | None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        env=compiler_environment(),
         check=False,
     )
     if done.returncode != 0:

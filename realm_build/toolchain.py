@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from .paths import BuildError
+from .paths import BUILD, BuildError
 
 WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror")
 INCLUDES = ("-Icore", "-Icore/include")
@@ -109,6 +109,15 @@ def zig() -> str:
     if on_path:
         return on_path
     raise BuildError("zig is missing: pip install ziglang")
+
+
+def compiler_environment() -> dict[str, str]:
+    """zig keeps parts of its C library in the user's cache; a user without a home gets one in build/."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    if os.access(existing, os.W_OK) or "ZIG_GLOBAL_CACHE_DIR" in os.environ:
+        return dict(os.environ)
+    return {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(BUILD / "zig-cache")}
 
 
 def zig_version() -> str:
