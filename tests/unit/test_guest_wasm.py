@@ -1,0 +1,241 @@
+"""The standard guest as a WebAssembly module, driven by a scripted host through the generated glue."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from realm._generated import abi
+
+from realm_build import guest as guest_build
+
+from tests.unit.guest_host import ScriptedHost, drive, expected, instantiate, request
+
+WORDS = [
+    b"<end>",
+    b"<begin>",
+    b" Paris",
+    b" is",
+    b" the",
+    b"\xf0\x9f",
+    b"\x98\x80",
+    b"\xe2\x82\xac",
+    b"",
+    b"\xff",
+    b"ab",
+    b"a",
+]
+MODES = list(abi.Mode)
+
+
+@pytest.fixture(scope="session")
+def module() -> Path:
+    return guest_build.build_guests()[0]
+
+
+def run(module: Path, host: ScriptedHost, **values: object) -> tuple[abi.Report, str]:
+    guest, _ = instantiate(module, host)
+    handle = guest.start(request(**values))
+    report = drive(guest, handle)
+    guest.release(handle)
+    assert not host.sessions
+    assert not host.tickets
+    return report, host.text.get(handle, "")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_generates_until_the_end_token(module: Path, mode: abi.Mode) -> None:
+    host = ScriptedHost(WORDS, [2, 3, 4])
+    report, text = run(module, host, mode=mode)
+    assert (report.finish, text, list(report.tokens)) == (abi.Finish.END, " Paris is the", [2, 3, 4])
+    assert report.prompt_tokens == 7
+    assert mode is abi.Mode.WHOLE or host.cancelled == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_ends_at_max_tokens_without_another_forward(module: Path, mode: abi.Mode, limit: int) -> None:
+    host = ScriptedHost(WORDS, [2, 3, 4, 2, 3])
+    report, text = run(module, host, mode=mode, max_tokens=limit)
+    assert report.finish is abi.Finish.LENGTH
+    assert text == "".join([" Paris", " is", " the"][:limit])
+    passes = {abi.Mode.GRANULAR: limit, abi.Mode.WHOLE: 1, abi.Mode.LAYERS: 3 * limit}
+    assert host.forwards == passes[mode]
+
+
+def test_zero_tokens_need_no_session(module: Path) -> None:
+    host = ScriptedHost(WORDS, [2])
+    report, text = run(module, host, max_tokens=0)
+    assert (report.finish, text, list(report.tokens), host.forwards) == (abi.Finish.LENGTH, "", [], 0)
+
+
+@pytest.mark.parametrize(
+    ("layers", "slices"), [(1, [(0, 1)]), (2, [(0, 1), (1, 1)]), (7, [(0, 3), (3, 3), (6, 1)])]
+)
+def test_layers_mode_covers_every_layer_once(
+    module: Path, layers: int, slices: list[tuple[int, int]]
+) -> None:
+    host = ScriptedHost(WORDS, [2], layers=layers)
+    run(module, host, mode=abi.Mode.LAYERS, max_tokens=1)
+    assert host.slices == slices
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_prompt_that_does_not_fit_fails(module: Path, mode: abi.Mode) -> None:
+    host = ScriptedHost(WORDS, [2, 3], context_length=5, prompt_tokens=6)
+    report, text = run(module, host, mode=mode)
+    assert (report.finish, report.error, text) == (abi.Finish.FAILED, abi.ErrorCode.CONTEXT_FULL, "")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_context_that_fills_up_ends_by_length(module: Path, mode: abi.Mode) -> None:
+    host = ScriptedHost(WORDS, [2, 3, 4, 2, 3], context_length=6, prompt_tokens=4)
+    report, text = run(module, host, mode=mode)
+    assert (report.finish, text) == (
+        abi.Finish.LENGTH,
+        " Paris is the",
+    )  # 4 + 2 in the context, 1 only sampled
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_failing_ticket_fails_the_request(module: Path, mode: abi.Mode) -> None:
+    host = ScriptedHost(WORDS, [2, 3], fail_forward=1)
+    report, _ = run(module, host, mode=mode)
+    assert (report.finish, report.error) == (abi.Finish.FAILED, abi.ErrorCode.INTERNAL)
+
+
+def test_text_before_a_failure_stands(module: Path) -> None:
+    host = ScriptedHost(WORDS, [2, 5, 3], fail_forward=3)
+    report, text = run(module, host)
+    assert (report.finish, text, list(report.tokens)) == (abi.Finish.FAILED, " Paris\ufffd", [2, 5])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_cancel_keeps_the_text_so_far(module: Path, mode: abi.Mode) -> None:
+    host = ScriptedHost(WORDS, [10] * 50)
+    guest, _ = instantiate(module, host)
+    handle = guest.start(request(mode=mode, stops=[b"abac"]))
+    while handle not in host.text:
+        guest.poll(handle)
+    guest.cancel(handle)
+    assert guest.poll(handle) is abi.Step.DONE
+    report = guest.outcome(handle)
+    assert report.finish is abi.Finish.CANCELLED
+    assert host.text[handle] == "ab" * len(report.tokens)
+    assert not host.sessions
+    assert not host.tickets
+    guest.cancel(handle)
+    assert guest.outcome(handle) == report
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_stop_string_across_tokens_ends_the_text(module: Path, mode: abi.Mode) -> None:
+    host = ScriptedHost(WORDS, [2, 3, 4, 2, 3, 4])
+    report, text = run(module, host, mode=mode, stops=[b"s the P", b"never"])
+    assert (report.finish, text, list(report.tokens)) == (abi.Finish.STOP, " Paris i", [2, 3, 4, 2])
+    assert host.cancelled == (mode is abi.Mode.WHOLE)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"stops": [b""]},
+        {"stops": [b"x"] * 65},
+        {"stops": [b"x" * 1025]},
+        {"stops": [b"\xff"]},
+        {"stops": [b"\xe2\x82"]},
+        {"biases": [abi.Bias(1, 0.5)] * 1025},
+    ],
+)
+def test_requests_out_of_range_are_refused(module: Path, values: dict[str, object]) -> None:
+    guest, _ = instantiate(module, ScriptedHost(WORDS, []))
+    with pytest.raises(abi.InterfaceError, match="invalid-argument"):
+        guest.start(request(**values))
+
+
+@pytest.mark.parametrize("cut", [1, 3, 5])
+def test_a_truncated_list_of_stops_is_refused(module: Path, cut: int) -> None:
+    guest, _ = instantiate(module, ScriptedHost(WORDS, []))
+    whole = request(stops=[b"abc"])
+    with pytest.raises(abi.InterfaceError, match="invalid-argument"):
+        guest.start(dataclasses.replace(whole, stops=whole.stops[:cut]))
+
+
+def test_an_unknown_model_fails_the_request(module: Path) -> None:
+    report, _ = run(module, ScriptedHost(WORDS, []), model=2)
+    assert (report.finish, report.error) == (abi.Finish.FAILED, abi.ErrorCode.INVALID_HANDLE)
+
+
+def test_released_handles_stay_invalid(module: Path) -> None:
+    guest, _ = instantiate(module, ScriptedHost(WORDS, [2]))
+    first = guest.start(request())
+    with pytest.raises(abi.InterfaceError, match="busy"):
+        guest.outcome(first)
+    guest.release(first)
+    second = guest.start(request())
+    assert second != first
+    for stale in (first, 0, 0xFFFFFFFF):
+        with pytest.raises(abi.InterfaceError, match="invalid-handle"):
+            guest.poll(stale)
+        guest.cancel(stale)
+        guest.release(stale)
+    assert drive(guest, second).finish is abi.Finish.END
+
+
+def test_requests_run_side_by_side(module: Path) -> None:
+    host = ScriptedHost(WORDS, [2, 3, 4])
+    guest, _ = instantiate(module, host)
+    handles = [guest.start(request(mode=MODES[n % 3], max_tokens=n % 4)) for n in range(64)]
+    with pytest.raises(abi.InterfaceError, match="limit-exceeded"):
+        guest.start(request())
+    running = set(handles)
+    while running:
+        running -= {handle for handle in running if guest.poll(handle) is abi.Step.DONE}
+    for n, handle in enumerate(handles):
+        assert host.text.get(handle, "") == "".join([" Paris", " is", " the"][: n % 4])
+        guest.release(handle)
+    assert not host.sessions
+    assert not host.tickets
+
+
+def test_poll_tells_when_text_was_emitted(module: Path) -> None:
+    host = ScriptedHost(WORDS, [2, 8], delay=1)
+    guest, _ = instantiate(module, host)
+    handle = guest.start(request())
+    steps = [guest.poll(handle) for _ in range(6)]
+    pending, output, done = abi.Step.PENDING, abi.Step.OUTPUT, abi.Step.DONE
+    assert steps == [pending, output, pending, pending, pending, done]  # token 8 is empty, then comes the end
+
+
+def test_memory_stays_small_over_many_requests(module: Path) -> None:
+    host = ScriptedHost(WORDS, [2, 3, 4] * 30, delay=0)
+    guest, memory = instantiate(module, host)
+    sizes = []
+    for n in range(300):
+        prompt = b"x" * (20000 if n == 0 else n * 97 % 20000)
+        handle = guest.start(request(prompt=prompt, stops=[b"q" * (n % 100 + 1)]))
+        drive(guest, handle)
+        guest.release(handle)
+        sizes.append(memory.pages)
+    assert sizes[-1] == sizes[1]
+    assert sizes[-1] <= 4  # the long prompt and its 20001 token ids fill one and a half of them
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    script=st.lists(st.integers(1, len(WORDS) - 1), max_size=20),
+    stops=st.lists(st.text(alphabet="ab \ufffd€😀Pris", min_size=1, max_size=5), max_size=3),
+    max_tokens=st.integers(0, 22),
+)
+def test_every_mode_makes_what_python_makes(
+    module: Path, script: list[int], stops: list[str], max_tokens: int
+) -> None:
+    wanted = expected(WORDS, script, stops, max_tokens)
+    for mode in MODES:
+        host = ScriptedHost(WORDS, script, delay=0)
+        encoded = [stop.encode() for stop in stops]
+        report, text = run(module, host, mode=mode, stops=encoded, max_tokens=max_tokens)
+        assert (report.finish, text, list(report.tokens)) == (wanted.finish, wanted.text, wanted.tokens)
