@@ -13,14 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from . import ctest, fuzz
-from .paths import ROOT, BuildError
+from .paths import ROOT, BuildError, relative, sources
 
 FUZZ_SECONDS = 60  # for all targets together; the long run is the `fuzz` command
-
-# Each host runs the same cases of tests/conformance through its own adapter: a new host is a new line.
-HOSTS: dict[str, tuple[str, ...]] = {
-    "python": ("pytest", "-q", "tests/conformance"),
-}
+EXAMPLE_INPUT = b"What is the capital of France?\n"
+EXAMPLE_TIMEOUT_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -49,18 +46,16 @@ def main(only: Sequence[str] | None = None) -> int:
 
 
 def all_steps() -> dict[str, Callable[[], Counts]]:
-    steps: dict[str, Callable[[], Counts]] = {
+    return {
         "setup": set_up,
         "build": lambda: module("realm_build", "build"),
         "check": lambda: module("realm_build", "check"),
         "unit": lambda: module("pytest", "-q", "tests/unit"),
         "unit c": lambda: Counts(*ctest.main()),
+        "conformance": lambda: module("tests.conformance.runner"),  # on every host of its list
+        "examples": run_examples,
+        "fuzz": lambda: Counts(*fuzz.run(FUZZ_SECONDS)),
     }
-    for host, command in HOSTS.items():
-        steps[f"conformance {host}"] = lambda command=command: module(*command)  # type: ignore[misc]
-    steps["examples"] = lambda: module("pytest", "-q", "tests/examples")
-    steps["fuzz"] = lambda: Counts(*fuzz.run(FUZZ_SECONDS))
-    return steps
 
 
 def set_up() -> Counts:
@@ -69,12 +64,27 @@ def set_up() -> Counts:
     return Counts(passed=1)
 
 
+def run_examples() -> Counts:
+    """Starts every example as a user would, with a question typed into it; each must end well by itself."""
+    verdicts = []
+    for example in sources("examples/*.py"):
+        done = subprocess.run(
+            [sys.executable, str(example)], cwd=ROOT, input=EXAMPLE_INPUT, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, timeout=EXAMPLE_TIMEOUT_SECONDS, check=False,
+        )  # fmt: skip
+        verdicts.append(done.returncode == 0 and bool(done.stdout.strip()))
+        print(f"[example] {relative(example)}: {'passed' if verdicts[-1] else 'FAILED'}", flush=True)
+        if not verdicts[-1]:
+            print(done.stdout.decode(errors="replace"), flush=True)
+    return Counts(verdicts.count(True), verdicts.count(False)) if verdicts else Counts(failed=1)
+
+
 def run_step(name: str, step: Callable[[], Counts]) -> tuple[Counts, float]:
     print(f"\n==== {name} ====", flush=True)
     start = time.monotonic()
     try:
         counts = step()
-    except BuildError as error:
+    except (BuildError, subprocess.TimeoutExpired) as error:
         print(f"error: {error}", flush=True)
         counts = Counts(failed=1)
     return counts, time.monotonic() - start
