@@ -50,5 +50,7 @@ void cpu_ops_init(cpu_ops *ops, uint32_t features) {
 #ifdef CPU_X86_64
     if (usable & REALM_CPU_AVX2) cpu_fill_avx2(ops);
     if (usable & REALM_CPU_AVX512) cpu_fill_avx512(ops);
+#else
+    (void)usable;
 #endif
 }

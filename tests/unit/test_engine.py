@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from core_api import FAILED, Context, CoreError, Runtime
+
+from tests.unit.core_api import FAILED, Context, CoreError, Runtime
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 LLAMA, QWEN2, GEMMA2 = (VECTORS / f"model-{name}.gguf" for name in ("llama3", "qwen2", "gemma2"))
