@@ -1,12 +1,12 @@
-// One round of node-llama-cpp (llama.cpp's own kernels, prebuilt) for bench_peers.py: prints one JSON object of seconds
-// and tokens per second. Run inside a folder that has node-llama-cpp installed:
+// One round of node-llama-cpp (llama.cpp's own kernels, prebuilt) for bench_peers.py, which copies this file beside an
+// installed node-llama-cpp: prints one JSON object of seconds and tokens per second.
 //   node peer_llama.mjs MODEL THREADS PREFILL,PREFILL DECODE FIRST
 const [model_path, threads_text, prefills_text, decode_text, first_text] = process.argv.slice(2);
 const threads = Number(threads_text);
 const decode = Number(decode_text);
 const seconds = () => Number(process.hrtime.bigint()) / 1e9;
 
-const { getLlama, LlamaLogLevel } = await import(process.env.PEER_MODULE ?? "node-llama-cpp");
+const { getLlama, LlamaLogLevel } = await import("node-llama-cpp");
 const llama = await getLlama({
     gpu: false, build: "never", skipDownload: true, maxThreads: threads, logLevel: LlamaLogLevel.error,
 });
@@ -17,7 +17,7 @@ const load_s = seconds() - load_start;
 const context = await model.createContext({ contextSize: 2048, batchSize: 512, threads });
 const sequence = context.getSequence();
 
-// The same ids as bench_peers.py gives to Realm would: any ordinary pieces do, speed does not depend on them.
+// Any ordinary pieces do: speed does not depend on them.
 const prompt = (length) => Array.from({ length }, (_, i) => (i === 0 ? 1 : 300 + ((i * 7919) % 30000)));
 
 async function prefill_rate(length) {
@@ -39,9 +39,11 @@ async function generate(length, count) {
     return { first_token_s: first - start, decode: count > 0 ? made / (seconds() - first) : 0 };
 }
 
-await prefill_rate(Number(first_text)); // warm up: pages, threads, repacked weights
 const result = { load_s, prefill: {} };
-for (const length of prefills_text.split(",").map(Number)) result.prefill[length] = await prefill_rate(length);
+for (const length of prefills_text.split(",").map(Number)) {
+    await prefill_rate(length); // warm up: pages, threads, buffers of that batch size
+    result.prefill[length] = await prefill_rate(length);
+}
 result.first_token_s = (await generate(Number(first_text), 0)).first_token_s;
 result.decode = (await generate(Number(first_text), decode)).decode;
 console.log(JSON.stringify(result));
