@@ -1,7 +1,8 @@
-"""Writes core/unicode_tables.h: the code point ranges of letters, numbers and white space, from Python's unicodedata.
+"""Writes core/unicode_tables.h: code point ranges of letters, numbers and white space, from unicodedata.
 
-Run `python3 core/unicode_tables.py` with a Python whose Unicode version is the wanted one (the header names it). White space
-is Unicode's White_Space property, which unicodedata does not have: separators (Z*) and the controls U+0009-000D and U+0085.
+Run `python3 core/unicode_tables.py` with a Python whose Unicode version is the wanted one (the header names
+it). White space is Unicode's White_Space property, which unicodedata does not have: separators (Z*) and the
+controls U+0009-000D and U+0085.
 """
 
 from __future__ import annotations
