@@ -594,6 +594,14 @@ void shim_guest_set_memory(shim_guest *guest, uint8_t *base, uint64_t size) {
     guest->public_size = size;
 }
 
+void shim_guest_enter(shim_guest *guest) {
+    const shim_wasmtime *api = shim_api(guest);
+    if (api && guest->depth == 0) api->context_set_epoch_deadline(guest->context, guest->options.epoch_ticks);
+    guest->depth++;
+}
+
+void shim_guest_leave(shim_guest *guest) { guest->depth--; }
+
 realm_context *shim_guest_context(shim_guest *guest) { return guest->ctx; }
 
 realm_status shim_guest_failure(shim_guest *guest, realm_error *out) {

@@ -23,6 +23,7 @@ from ._errors import (
 )
 from ._model import Model, ModelInfo, demo_model_path
 from ._options import ResourceLimits, Sampling
+from ._runtime import GuestModule, GuestResult, Runtime
 
 __version__ = "0.1.0"
 
@@ -33,6 +34,8 @@ __all__ = [
     "ClosedError",
     "Generation",
     "GuestError",
+    "GuestModule",
+    "GuestResult",
     "InternalError",
     "LimitError",
     "Message",
@@ -42,6 +45,7 @@ __all__ = [
     "Realm",
     "RealmError",
     "ResourceLimits",
+    "Runtime",
     "Sampling",
     "Stream",
     "TemplateError",

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._engine import FINISH_FAILED, Delivery, Ended, Engine, EngineOptions, Request, RequestSpec, next_delivery
+from ._engine import FINISH_FAILED, Delivery, Ended, Engine, EngineOptions, Request, RequestSpec, next_delivery, wait_for_end
 from ._errors import error
 from ._guest import Guest
 from ._library import ffi, library
@@ -97,7 +97,7 @@ class Realm:
         self._engine = Process.current().engine(engine_options(backend, threads, cpu_features, shim, executor))
         self.limits = limits or ResourceLimits()
         module = self._engine.sandbox.standard_module()
-        self._guest = Guest(self._engine, module, self.limits, _tenant(self._engine, tenant))
+        self._guest = Guest(self._engine, module, self.limits, tenant_number(self._engine, tenant))
         self._finalizer = weakref.finalize(self, abandon, self._engine, self._guest)
         self._finalizer.atexit = False  # the engine's own shutdown is enough
         if model is not None:
@@ -361,15 +361,7 @@ class Realm:
         return spec
 
     def _wait(self, spec: RequestSpec) -> Generation:
-        deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
-        request = self._engine.start(self._guest, spec, streaming=False, deliver=deliveries.put)
-        try:
-            ended = next_delivery(deliveries)
-        except BaseException:  # Ctrl-C above all
-            self._engine.cancel(request)
-            raise
-        assert isinstance(ended, Ended)
-        return make_generation(ended, "")
+        return make_generation(wait_for_end(self._engine, self._guest, spec), "")
 
 
 class Stream(Iterator[str]):
@@ -556,7 +548,7 @@ def abandon(engine: Engine, guest: Guest) -> None:
         engine.submit(lambda: engine._close_guest(guest, error("closed", "the realm was dropped")))
 
 
-def _tenant(engine: Engine, tenant: int | None) -> int:
+def tenant_number(engine: Engine, tenant: int | None) -> int:
     """Realms share prefixes only when the application says they belong to one tenant."""
     if tenant is None:
         return 1 << 63 | engine.take_serial()

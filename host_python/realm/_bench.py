@@ -36,6 +36,7 @@ def measure(path: Path, threads: int | None, prompt: int, generated: int, repeti
         if prompt + generated > model.info.context_length:
             raise error("context-full", f"-p and -n together exceed the context of {model.info.context_length} tokens")
         prompts, firsts, rates = _run(engine, model, prompt, generated, repetitions)
+        peak = peak_resident_bytes()  # before the bandwidth test's own memory
         bandwidth = float(library().realm_bench_read_bandwidth(engine.runtime, BANDWIDTH_BYTES, BANDWIDTH_REPEATS))
         token_bytes = bytes_per_token(model)
         return {
@@ -52,7 +53,7 @@ def measure(path: Path, threads: int | None, prompt: int, generated: int, repeti
             "weight_bytes_per_token": token_bytes,
             "read_bandwidth_bytes_per_second": bandwidth,
             "bandwidth_share": statistics.median(rates) * token_bytes / bandwidth if bandwidth else 0.0,
-            "peak_resident_bytes": peak_resident_bytes(),
+            "peak_resident_bytes": peak,
         }
 
 

@@ -197,6 +197,10 @@ class Engine:
         if self.pid == os.getpid() and not self._stopping:
             self.run(lambda: self._close_guest(guest, error("closed", "the realm was closed during the request")))
 
+    def discard(self, guest: Guest, problem: RealmError) -> None:
+        """In the pump: throws away a guest that misbehaved; its requests fail with the problem."""
+        self._close_guest(guest, problem)
+
     def watch_tickets(self, tag: int, handler: Callable[[int, int], None] | None) -> None:
         """In the pump: handler(ticket, state) hears of the tickets of a host context."""
         if handler is None:
@@ -436,3 +440,16 @@ def next_delivery(deliveries: queue.SimpleQueue[Delivery]) -> Delivery:
             return deliveries.get(timeout=WAIT_SECONDS)
         except queue.Empty:
             continue
+
+
+def wait_for_end(engine: Engine, guest: Guest, spec: RequestSpec) -> Ended:
+    """Runs a request to its end; whatever interrupts the waiting (Ctrl-C above all) cancels it."""
+    deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+    request = engine.start(guest, spec, streaming=False, deliver=deliveries.put)
+    try:
+        ended = next_delivery(deliveries)
+    except BaseException:
+        engine.cancel(request)
+        raise
+    assert isinstance(ended, Ended)
+    return ended

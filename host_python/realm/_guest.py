@@ -26,9 +26,13 @@ LOG_BYTES = 16 * 1024
 class Guest:
     """Owns the store and the shim's guest; `handle` is the C object, NULL once closed."""
 
-    def __init__(self, engine: Engine, module: Module, limits: ResourceLimits, tenant: int) -> None:
-        module.require_orchestrator()
+    def __init__(
+        self, engine: Engine, module: Module, limits: ResourceLimits, tenant: int, *, plain: bool = False
+    ) -> None:
+        if not plain:
+            module.require_orchestrator()
         self.engine = engine
+        self.module = module
         self.tag = engine.take_tag()
         self.grants: dict[Any, int] = {}  # shared model -> handle inside the realm
         self.handle: Any = ffi.NULL
@@ -84,9 +88,9 @@ class Guest:
         context = self.store._context()
         address = ctypes.cast(context, ctypes.c_void_p).value
         library().shim_guest_attach(self.handle, ffi.cast("void *", address))
-        instance = module.instantiate(self.store)
+        instance = self._instance = module.instantiate(self.store)
         room = library().SHIM_OBJECT_SIZE
-        memory = _export_bytes(context, instance, "memory", room)
+        memory = _export_bytes(context, instance, "memory", room) or ffi.NULL
         functions = [_export_bytes(context, instance, name, room) for name, _, _ in EXPORTS]
         present = sum(1 << index for index, found in enumerate(functions) if found is not None)
         packed = b"".join(found or bytes(room) for found in functions)
@@ -96,6 +100,7 @@ class Guest:
         library().shim_guest_attach(self.handle, ffi.NULL)
         self.store.set_epoch_deadline(self._ticks)
         self._public = _PublicCalls(self, module)
+        self._instance = self._public.instance
         present = sum(1 << index for index, found in enumerate(self._public.functions) if found is not None)
         library().shim_guest_bind(self.handle, ffi.NULL, ffi.NULL, present)
 
@@ -131,6 +136,20 @@ class Guest:
         handle = self.grants.pop(model, None)
         if handle is not None and self.handle:
             library().realm_context_revoke(library().shim_guest_context(self.handle), handle, ffi.NULL)
+
+    def call_export(self, name: str, arguments: tuple[int | float, ...]) -> Any:
+        """Calls an export that takes and returns plain numbers; a trap is the guest's end."""
+        function = self._instance.exports(self.store)[name]
+        self.store.set_epoch_deadline(self._ticks)
+        library().shim_guest_enter(self.handle)
+        try:
+            return function(self.store, *arguments)  # type: ignore[operator]
+        except wasmtime.Trap as trap:
+            raise self.trap_error(trap) from None
+        except wasmtime.WasmtimeError as problem:
+            raise error("guest-trap", f"the guest failed: {first_line(problem)}") from None
+        finally:
+            library().shim_guest_leave(self.handle)
 
     def is_dead(self) -> bool:
         return bool(library().shim_guest_is_dead(self.handle))
@@ -180,9 +199,9 @@ class _PublicCalls:
             info = library().shim_import_at(index)
             name = ffi.string(info.name).decode()
             linker.define_func(HOST_MODULE, name, import_type(info), self._importer(index, info, name))
-        instance = guarded(lambda: linker.instantiate_pre(module.compiled)).instantiate(self._store)
-        exports = instance.exports(self._store)
-        self._memory = exports["memory"]
+        self.instance = guarded(lambda: linker.instantiate_pre(module.compiled)).instantiate(self._store)
+        exports = self.instance.exports(self._store)
+        self._memory = exports.get("memory")
         self.functions = [exports.get(name) for name, _, _ in EXPORTS]
         self._refresh()
 

@@ -1,0 +1,35 @@
+"""An application's own guest: guest_src/examples/pick.c picks the likeliest of several answers, token by token scores included.
+
+    python examples/python/own_guest.py [model.gguf]
+"""
+
+import struct
+import sys
+from pathlib import Path
+
+from realm import Runtime, demo_model_path
+
+MODULE = Path(__file__).resolve().parents[2] / "build" / "guest" / "pick.wasm"  # python3 -m realm_build build
+QUESTION = "What is the capital of France?"
+ANSWERS = ["Berlin", "Paris", "Rome", "Madrid"]
+
+
+def pack(answers: list[str]) -> bytes:
+    """Each answer after its length: what pick.c reads from the request's `extra`."""
+    texts = [answer.encode() for answer in answers]
+    return b"".join(struct.pack("<I", len(text)) + text for text in texts)
+
+
+def main() -> None:
+    with Runtime() as runtime:
+        model = runtime.load_model(sys.argv[1] if len(sys.argv) > 1 else demo_model_path())
+        guest = runtime.load_wasm(MODULE)
+        result = guest.run(QUESTION, model=model, extra=pack(ANSWERS))
+    winner, *scores = struct.unpack(f"<I{len(ANSWERS)}f", result.extra)
+    for answer, score in zip(ANSWERS, scores, strict=True):
+        print(f"{score:9.3f}  {answer}")
+    print(f"likeliest: {ANSWERS[winner]}")
+
+
+if __name__ == "__main__":
+    main()
