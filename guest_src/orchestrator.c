@@ -95,11 +95,6 @@ realm_result_report *realm_guest_outcome(uint32_t request) {
     return &result;
 }
 
-/* Nothing to free: the report's lists belong to the request. */
-void realm_guest_post_outcome(realm_result_report *result) {
-    (void)result;
-}
-
 void realm_guest_cancel(uint32_t request) {
     generation *g = find_request(request);
     if (g) generation_cancel(g);

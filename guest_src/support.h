@@ -4,6 +4,7 @@
  * memory (scratch_alloc, and every list the host hands over, which comes through cabi_realloc) lives until
  * scratch_reset, which a guest calls at the end of each export: lists of parameters arrive before an export begins,
  * so resetting at its start would be too early. Freed memory is used again; a wasm memory itself never shrinks.
+ * The lists of a report stay the request's, until it is released.
  */
 #ifndef SUPPORT_H
 #define SUPPORT_H

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,6 @@ from hypothesis import strategies as st
 from realm._generated import abi
 
 from realm_build import guest as guest_build
-
 from tests.unit.guest_host import ScriptedHost, drive, expected, instantiate, request
 
 WORDS = [
@@ -239,3 +239,66 @@ def test_every_mode_makes_what_python_makes(
         encoded = [stop.encode() for stop in stops]
         report, text = run(module, host, mode=mode, stops=encoded, max_tokens=max_tokens)
         assert (report.finish, text, list(report.tokens)) == (wanted.finish, wanted.text, wanted.tokens)
+
+
+# ---- the example guest ----
+
+
+@pytest.fixture(scope="session")
+def pick() -> Path:
+    return next(path for path in guest_build.build_guests() if path.name == "pick.wasm")
+
+
+def answers(*texts: bytes) -> bytes:
+    return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+
+
+def letter_scores(before: list[int], token: int) -> float:
+    """A made-up model: b is likelier after a, everything else depends on the letter and the place only."""
+    if [*before[-1:], token] == [1000 + ord("a"), 1000 + ord("b")]:
+        return -0.25
+    return -float(token % 7) - 0.125 * len(before)
+
+
+@pytest.mark.parametrize("prompt", [b"a", b"some a"])
+@pytest.mark.parametrize("texts", [(b"b", b"c", b"bb"), (b"cc", b"d"), (b"b",)])
+def test_pick_finds_the_likeliest_answer(pick: Path, prompt: bytes, texts: tuple[bytes, ...]) -> None:
+    host = ScriptedHost(WORDS, [], scores=letter_scores)
+    guest, _ = instantiate(pick, host)
+    handle = guest.start(request(prompt=prompt, extra=answers(*texts), add_special=False))
+    report = drive(guest, handle)
+    wanted = []
+    for text in texts:
+        before, total = [1000 + byte for byte in prompt], 0.0
+        for byte in text:
+            total += letter_scores(before, 1000 + byte)
+            before.append(1000 + byte)
+        wanted.append(total)
+    assert report.finish is abi.Finish.END
+    assert list(struct.unpack(f"<{len(texts)}f", report.extra[4:])) == pytest.approx(wanted)
+    assert int.from_bytes(report.extra[:4], "little") == wanted.index(max(wanted))
+    guest.release(handle)
+    assert not host.sessions
+    assert not host.tickets
+
+
+@pytest.mark.parametrize("extra", [b"", b"\x01", answers(b"a")[:-1], answers(b"a", b""), b"\xff" * 8])
+def test_pick_refuses_malformed_answers(pick: Path, extra: bytes) -> None:
+    host = ScriptedHost(WORDS, [])
+    guest, _ = instantiate(pick, host)
+    report = drive(guest, guest.start(request(extra=extra)))
+    assert (report.finish, report.error) == (abi.Finish.FAILED, abi.ErrorCode.INVALID_ARGUMENT)
+    assert not host.sessions
+    assert not host.tickets
+
+
+def test_pick_runs_one_request_at_a_time(pick: Path) -> None:
+    host = ScriptedHost(WORDS, [], delay=3)
+    guest, _ = instantiate(pick, host)
+    handle = guest.start(request(extra=answers(b"a")))
+    with pytest.raises(abi.InterfaceError, match="busy"):
+        guest.start(request(extra=answers(b"a")))
+    guest.release(handle)
+    assert not host.sessions
+    assert not host.tickets
+    assert guest.start(request(extra=answers(b"a"))) != handle

@@ -1,20 +1,22 @@
-"""Guest modules wrapped into components: wasmtime's component model is the judge of our canonical-ABI lowering.
+"""Guest modules wrapped into components: wasmtime's component model judges our canonical-ABI lowering.
 
-Validation accepts a component only if each core signature is the prescribed one. Running a request through it shows
-that sizes, offsets and lists are what the component model reads and writes, with none of our own glue in between.
+Validation accepts a component only if each core signature is the prescribed one. Running a request
+through it shows that sizes, offsets and lists are what the component model reads and writes, with none of
+our own glue in between.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 import pytest
 import wasmtime
+from realm._generated import abi
 from wasmtime import component
 
-from realm._generated import abi
 from realm_build import guest as guest_build
 from realm_build import wit, wit_component, wit_layout
 from realm_build.paths import ROOT
@@ -26,7 +28,8 @@ WORDS = [b"<end>", b"<begin>", b" Paris", b"\xf0\x9f", b"\x98\x80", b" the"]
 
 @pytest.fixture(scope="session", params=range(1 + len(list((ROOT / "guest_src" / "examples").glob("*.c")))))
 def module(request: pytest.FixtureRequest) -> Path:
-    return guest_build.build_guests()[request.param]
+    number: int = request.param
+    return guest_build.build_guests()[number]
 
 
 def wrapped(engine: wasmtime.Engine, path: Path, package: wit.Package = PACKAGE) -> component.Component:
@@ -43,7 +46,9 @@ def test_every_guest_is_a_valid_component(module: Path) -> None:
 def test_a_wrong_signature_is_noticed() -> None:
     """The judge judges: with one more parameter in the interface the same module is refused."""
     source = (ROOT / "guest_src" / "realm.wit").read_text(encoding="utf-8")
-    changed = source.replace("func(session: u32, tokens: list<u32>)", "func(session: u32, tokens: list<u32>, more: u64)")
+    changed = source.replace(
+        "func(session: u32, tokens: list<u32>)", "func(session: u32, tokens: list<u32>, more: u64)"
+    )
     assert changed != source
     with pytest.raises(wasmtime.WasmtimeError, match="type mismatch|not found|expected"):
         wrapped(wasmtime.Engine(), guest_build.build_guests()[0], wit.parse(changed))
@@ -54,7 +59,7 @@ def test_a_wrong_signature_is_noticed() -> None:
 
 def to_component(value: Any) -> Any:
     """Values of the glue as wasmtime's component interface has them."""
-    if isinstance(value, abi.IntEnum):
+    if isinstance(value, IntEnum):
         return value.name.lower().replace("_", "-")
     if dataclasses.is_dataclass(value):
         record = component.Record()
@@ -105,7 +110,9 @@ def test_a_request_runs_through_the_component_model(mode: abi.Mode) -> None:
         function.post_return(store)
         return result
 
-    asked = request(mode=mode, max_tokens=9, stops=[b"the P", b"x" * 500], biases=[abi.Bias(4, -1.5)], prompt=b"12")
+    asked = request(
+        mode=mode, max_tokens=9, stops=[b"the P", b"x" * 500], biases=[abi.Bias(4, -1.5)], prompt=b"12"
+    )
     handle = call("start", to_component(asked))
     for _ in range(100):
         step = call("poll", handle)
@@ -129,5 +136,11 @@ def test_sizes_of_records_by_hand() -> None:
     assert (wit_layout.field_offsets(sampling)["seed"], wit_layout.size(sampling)) == (32, 48)
     offsets = wit_layout.field_offsets(asked)
     assert [offsets[name] for name in ("prompt", "add-special", "parse-special", "stops")] == [4, 12, 13, 16]
-    assert [offsets[name] for name in ("max-tokens", "mode", "params", "biases", "extra")] == [24, 28, 32, 80, 88]
+    assert [offsets[name] for name in ("max-tokens", "mode", "params", "biases", "extra")] == [
+        24,
+        28,
+        32,
+        80,
+        88,
+    ]
     assert wit_layout.size(asked) == 96
