@@ -1,6 +1,6 @@
 """A chat on the terminal, with history. An empty line or the end of input leaves it.
 
-    python examples/python/local_chat.py [model.gguf]
+python examples/python/local_chat.py [model.gguf]
 """
 
 import sys

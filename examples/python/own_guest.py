@@ -1,6 +1,6 @@
-"""An application's own guest: guest_src/examples/pick.c picks the likeliest of several answers, token by token scores included.
+"""An application's own guest: guest_src/examples/pick.c picks the likeliest of several answers.
 
-    python examples/python/own_guest.py [model.gguf]
+python examples/python/own_guest.py [model.gguf]
 """
 
 import struct

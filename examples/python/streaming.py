@@ -5,7 +5,11 @@ import sys
 
 from realm import Realm
 
-QUESTIONS = ["What is the capital of France?", "What is the capital of Japan?", "What is the capital of Peru?"]
+QUESTIONS = [
+    "What is the capital of France?",
+    "What is the capital of Japan?",
+    "What is the capital of Peru?",
+]
 
 
 def ask(question: str) -> list[dict[str, str]]:

@@ -1,9 +1,9 @@
-"""Realm: an LLM engine to embed. Each tenant is a sandboxed WebAssembly guest; one C core computes for all of them.
+"""Realm: an LLM engine to embed. Each tenant is a sandboxed WebAssembly guest; one C core computes for all.
 
-    from realm import Realm
+from realm import Realm
 
-    with Realm("model.gguf") as realm:
-        print(realm.generate("The capital of France is", max_tokens=8).text)
+with Realm("model.gguf") as realm:
+    print(realm.generate("The capital of France is", max_tokens=8).text)
 """
 
 from __future__ import annotations

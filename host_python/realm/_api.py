@@ -1,6 +1,6 @@
-"""The public class `Realm`: one sandboxed tenant with its guest, on models shared with every other realm of the process.
+"""The public class `Realm`: one sandboxed tenant, on models shared with the whole process.
 
-    Realm.generate -> Engine.start -> the guest's start, then polls (in the shim) -> Ended -> Generation
+Realm.generate -> Engine.start -> the guest's start, then polls (in the shim) -> Ended -> Generation
 """
 
 from __future__ import annotations
@@ -17,12 +17,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._engine import FINISH_FAILED, Delivery, Ended, Engine, EngineOptions, Request, RequestSpec, next_delivery, wait_for_end
+from ._engine import (
+    FINISH_FAILED,
+    Delivery,
+    Ended,
+    Engine,
+    EngineOptions,
+    Request,
+    RequestSpec,
+    next_delivery,
+    wait_for_end,
+)
 from ._errors import error
 from ._guest import Guest
 from ._library import ffi, library
 from ._model import Model, ModelOptions, Progress, demo_model_path, encode_text
-from ._options import CPU_FEATURES, KV_TYPES, MODES, ResourceLimits, Sampling, check_max_tokens, choice, token_ids
+from ._options import (
+    CPU_FEATURES,
+    KV_TYPES,
+    MODES,
+    ResourceLimits,
+    Sampling,
+    check_max_tokens,
+    choice,
+    token_ids,
+)
 from ._process import Process, check_same_process
 
 if TYPE_CHECKING:
@@ -60,7 +79,7 @@ class Timings:
 
 @dataclass(frozen=True)
 class Generation:
-    """The result of one request. finish_reason: end (the model ended), stop (a stop string), length, cancelled."""
+    """The result of one request. finish_reason: end (by the model), stop (a stop string), length."""
 
     text: str
     tokens: tuple[int, ...]
@@ -77,7 +96,7 @@ class Generation:
 
 
 class Realm:
-    """A tenant: its own sandboxed guest, its own limits; weights are shared. Close it, or use it in a `with`."""
+    """A tenant: its own sandboxed guest and limits; weights are shared. Close it, or use it in a `with`."""
 
     def __init__(
         self,
@@ -94,7 +113,9 @@ class Realm:
         self._lock = threading.RLock()
         self._closed = False
         self._models: list[Model] = []
-        self._engine = Process.current().engine(engine_options(backend, threads, cpu_features, shim, executor))
+        self._engine = Process.current().engine(
+            engine_options(backend, threads, cpu_features, shim, executor)
+        )
         self.limits = limits or ResourceLimits()
         module = self._engine.sandbox.standard_module()
         self._guest = Guest(self._engine, module, self.limits, tenant_number(self._engine, tenant))
@@ -138,7 +159,7 @@ class Realm:
         kv_type: str = "f16",
         progress: Progress | None = None,
     ) -> Model:
-        """Loads a GGUF file, or shares it when the process has it already. The first model is the realm's default one.
+        """Loads a GGUF file, or shares it when the process has it. The first model is the realm's default.
 
         `progress` is called with numbers up to 1.0; an exception in it stops the loading.
         """
@@ -149,7 +170,9 @@ class Realm:
             choice("kv_type", kv_type, KV_TYPES)
             model = Model.load(self._engine, path, options, progress)
         elif model.shared() and model._engine is not self._engine:
-            raise error("invalid-argument", "the model was loaded with other threads, cpu_features or backend")
+            raise error(
+                "invalid-argument", "the model was loaded with other threads, cpu_features or backend"
+            )
         with self._lock:
             self._models.append(model)
         return model
@@ -187,9 +210,16 @@ class Realm:
         sampling: Sampling | None = None,
         **settings: Any,
     ) -> Generation:
-        """Continues a prompt as it is. `settings` are the fields of Sampling (temperature, top_k, seed, ...)."""
+        """Continues a prompt as it is. `settings` are the fields of Sampling (temperature, seed, ...)."""
         spec = self._spec(
-            prompt, max_tokens, stop, mode, model, add_special, parse_special, make_sampling(sampling, settings)
+            prompt,
+            max_tokens,
+            stop,
+            mode,
+            model,
+            add_special,
+            parse_special,
+            make_sampling(sampling, settings),
         )
         return self._wait(spec)
 
@@ -208,7 +238,14 @@ class Realm:
     ) -> Stream:
         """Like generate, as an iterator of text pieces. Closing it cancels the request."""
         spec = self._spec(
-            prompt, max_tokens, stop, mode, model, add_special, parse_special, make_sampling(sampling, settings)
+            prompt,
+            max_tokens,
+            stop,
+            mode,
+            model,
+            add_special,
+            parse_special,
+            make_sampling(sampling, settings),
         )
         return Stream(self._engine, self._guest, spec)
 
@@ -234,14 +271,21 @@ class Realm:
     ) -> AsyncStream:
         """stream for asyncio: `async for`, and `async with` to cancel at the end of the block."""
         spec = self._spec(
-            prompt, max_tokens, stop, mode, model, add_special, parse_special, make_sampling(sampling, settings)
+            prompt,
+            max_tokens,
+            stop,
+            mode,
+            model,
+            add_special,
+            parse_special,
+            make_sampling(sampling, settings),
         )
         return AsyncStream(self._engine, self._guest, lambda: spec)
 
     # ---- chat ----
 
     def chat(self, messages: Sequence[Message], **settings: Any) -> Generation:
-        """Answers a conversation: messages with `role` and `content`, rendered by the model's own chat template."""
+        """Answers messages with `role` and `content`, rendered by the model's own chat template."""
         return self._wait(self._chat_spec(messages, settings))
 
     def chat_stream(self, messages: Sequence[Message], **settings: Any) -> Stream:
@@ -266,7 +310,7 @@ class Realm:
         chat_template: str | None = None,
         **variables: Any,
     ) -> str:
-        """The prompt a conversation becomes. Control tokens that users wrote in their messages are broken up."""
+        """The prompt a conversation becomes. Control tokens that users wrote are broken up."""
         from ._chat import render_for_model
 
         return render_for_model(
@@ -275,7 +319,9 @@ class Realm:
 
     # ---- tokens, logits, state ----
 
-    def tokenize(self, text: str | bytes, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
+    def tokenize(
+        self, text: str | bytes, *, add_special: bool = False, parse_special: bool = False
+    ) -> list[int]:
         return self.model.tokenize(text, add_special=add_special, parse_special=parse_special)
 
     def detokenize(self, ids: Sequence[int], *, special: bool = False) -> str:
@@ -343,7 +389,9 @@ class Realm:
 
         own = dict(settings)
         model = own.pop("model", None) or self.model
-        rendering = {name: own.pop(name) for name in ("tools", "chat_template", "template_variables") if name in own}
+        rendering = {
+            name: own.pop(name) for name in ("tools", "chat_template", "template_variables") if name in own
+        }
         variables = rendering.pop("template_variables", {})
         prompt = self.render_chat(messages, model=model, **rendering, **variables)
         fixed = {name: own.pop(name) for name in ("max_tokens", "stop", "mode") if name in own}
@@ -482,7 +530,11 @@ class _Assembly:
         self._ended = Ended(problem=error("cancelled", "the request was cancelled"))
 
     def raise_problem(self) -> None:
-        if self._ended is not None and self._ended.problem is not None and self._ended.problem.code != "cancelled":
+        if (
+            self._ended is not None
+            and self._ended.problem is not None
+            and self._ended.problem.code != "cancelled"
+        ):
             raise self._ended.problem
 
     def result(self) -> Generation:
@@ -509,11 +561,15 @@ def engine_options(
     backend: str, threads: int | None, cpu_features: Sequence[str] | None, shim: str, executor: int
 ) -> EngineOptions:
     if backend not in BACKENDS:
-        raise error("backend-unavailable", f"there is no backend {backend!r} here; available: {', '.join(BACKENDS)}")
+        raise error(
+            "backend-unavailable", f"there is no backend {backend!r} here; available: {', '.join(BACKENDS)}"
+        )
     if shim not in ("native", "public"):
         raise error("invalid-argument", f"shim must be native or public, not {shim!r}")
     if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS):
-        raise error("invalid-argument", f"threads must be a whole number from 1 to {MAX_THREADS}, not {threads!r}")
+        raise error(
+            "invalid-argument", f"threads must be a whole number from 1 to {MAX_THREADS}, not {threads!r}"
+        )
     features = 0
     for name in cpu_features or ():
         features |= choice("cpu_features", name, CPU_FEATURES)

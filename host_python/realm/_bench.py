@@ -1,7 +1,8 @@
-"""What `realm bench` measures: speed of prompts and of generation, loading, memory, and how much of the memory bandwidth is used.
+"""What `realm bench` measures: speed of prompts and of generation, loading, memory, use of read bandwidth.
 
-Generation reads every weight once for each token, so tokens/s times the bytes of the weights is the bandwidth it reached. The
-embedding table does not count: one row of it is read for a token (unless it is the output matrix too).
+Generation reads every weight once for each token, so tokens/s times the bytes of the weights is the bandwidth
+it reached. The embedding table does not count: one row of it is read for a token (unless it is the output
+matrix too).
 """
 
 from __future__ import annotations
@@ -26,7 +27,12 @@ MAX_COUNT = 1 << 20
 
 
 def measure(path: Path, threads: int | None, prompt: int, generated: int, repetitions: int) -> dict[str, Any]:
-    for name, value, low in (("-p", prompt, 1), ("-n", generated, 1), ("-r", repetitions, 1), ("-t", threads or 1, 1)):
+    for name, value, low in (
+        ("-p", prompt, 1),
+        ("-n", generated, 1),
+        ("-r", repetitions, 1),
+        ("-t", threads or 1, 1),
+    ):
         if not low <= value <= MAX_COUNT:
             raise error("invalid-argument", f"{name} must be from {low} to {MAX_COUNT}, not {value}")
     engine = Process.current().engine(EngineOptions(threads=threads or 0))
@@ -34,10 +40,14 @@ def measure(path: Path, threads: int | None, prompt: int, generated: int, repeti
     with Model.load(engine, path, ModelOptions()) as model:
         load_seconds = time.perf_counter() - began
         if prompt + generated > model.info.context_length:
-            raise error("context-full", f"-p and -n together exceed the context of {model.info.context_length} tokens")
+            raise error(
+                "context-full", f"-p and -n together exceed the context of {model.info.context_length} tokens"
+            )
         prompts, firsts, rates = _run(engine, model, prompt, generated, repetitions)
         peak = peak_resident_bytes()  # before the bandwidth test's own memory
-        bandwidth = float(library().realm_bench_read_bandwidth(engine.runtime, BANDWIDTH_BYTES, BANDWIDTH_REPEATS))
+        bandwidth = float(
+            library().realm_bench_read_bandwidth(engine.runtime, BANDWIDTH_BYTES, BANDWIDTH_REPEATS)
+        )
         token_bytes = bytes_per_token(model)
         return {
             "model": str(path),
@@ -60,7 +70,7 @@ def measure(path: Path, threads: int | None, prompt: int, generated: int, repeti
 def _run(
     engine: Any, model: Model, prompt: int, generated: int, repetitions: int
 ) -> tuple[list[float], list[float], list[float]]:
-    """Tokens/s of the prompt, seconds to the first token, tokens/s of generation; after one round to warm up."""
+    """Prompt tokens/s, seconds to the first token, generation tokens/s; after one round to warm up."""
     prompts, firsts, rates = [], [], []
     ids = [(7 * i + 3) % model.info.vocab_size for i in range(prompt)]
     with HostSession(engine, model.shared(), KV_TYPES["f16"]) as session:
@@ -93,7 +103,7 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 def peak_resident_bytes() -> int:
-    """The most memory this process has held in RAM, mapped weights included; 0 where the system does not tell."""
+    """The most RAM this process has held, mapped weights included; 0 where the system does not tell."""
     if sys.platform == "win32":
         return 0
     import resource

@@ -1,7 +1,8 @@
-"""From a conversation to the prompt of a model: its chat template, its special tokens, and the guard around user text.
+"""From a conversation to the prompt of a model: chat template, special tokens, guard around user text.
 
-The rendered prompt is tokenized with special tokens parsed, as the template means its control tokens. What a user or a tool wrote
-must never become one, so control tokens spelled out in such messages are broken up by a zero-width space first.
+The rendered prompt is tokenized with special tokens parsed, as the template means its control tokens. What a
+user or a tool wrote must never become one, so control tokens spelled out in such messages are broken up by a
+zero-width space first.
 """
 
 from __future__ import annotations
@@ -56,10 +57,14 @@ def token_text(model: Model, token: int | None) -> str:
 
 def check_messages(messages: object) -> list[dict[str, Any]]:
     if isinstance(messages, (str, bytes)) or not isinstance(messages, Sequence) or not messages:
-        raise error("invalid-argument", "messages must be a list of dicts with 'role' and 'content', and not empty")
+        raise error(
+            "invalid-argument", "messages must be a list of dicts with 'role' and 'content', and not empty"
+        )
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise error("invalid-argument", f"a message must be a dict with 'role' and 'content', not {message!r:.80}")
+            raise error(
+                "invalid-argument", f"a message must be a dict with 'role' and 'content', not {message!r:.80}"
+            )
     return list(messages)
 
 

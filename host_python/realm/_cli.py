@@ -1,7 +1,7 @@
 """The command `realm`: generate, chat, inspect, tokenize, detokenize, logits, bench.
 
-Results go to standard output; an error is one line with its code on standard error, with exit status 1, or 2 for wrong usage.
-The engine is imported inside the commands, so that `realm --help` is quick.
+Results go to standard output; an error is one line with its code on standard error, with exit status 1, or 2
+for wrong usage. The engine is imported inside the commands, so that `realm --help` is quick.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         status = interrupted()
     except Exception as problem:
-        if hasattr(problem, "exit_code") and hasattr(problem, "format_message"):  # wrong usage, as typer reports it
+        if hasattr(problem, "exit_code") and hasattr(
+            problem, "format_message"
+        ):  # wrong usage, as typer reports it
             complain(f"{problem.format_message()} (see: realm --help)", "invalid-argument")
             status = USAGE
         else:
@@ -118,12 +120,20 @@ ThreadsOption = Annotated[int | None, typer.Option("-t", "--threads", help="Comp
 MaxTokensOption = Annotated[int, typer.Option("-n", "--max-tokens", help="Most tokens to generate.")]
 TemperatureOption = Annotated[float, typer.Option("--temperature", help="0 takes the likeliest token.")]
 TopKOption = Annotated[int, typer.Option("--top-k", help="Only the K likeliest tokens; 0: off.")]
-TopPOption = Annotated[float, typer.Option("--top-p", help="Only the likeliest tokens up to this probability.")]
-MinPOption = Annotated[float, typer.Option("--min-p", help="Only tokens this likely beside the likeliest one.")]
+TopPOption = Annotated[
+    float, typer.Option("--top-p", help="Only the likeliest tokens up to this probability.")
+]
+MinPOption = Annotated[
+    float, typer.Option("--min-p", help="Only tokens this likely beside the likeliest one.")
+]
 PenaltyOption = Annotated[float, typer.Option("--repetition-penalty", help="Above 1: less repetition.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="The same seed draws the same tokens.")]
-StopOption = Annotated[list[str] | None, typer.Option("--stop", help="Stop before this text; may be repeated.")]
-ContextOption = Annotated[int, typer.Option("-c", "--context-length", help="Most tokens of a session; 0: the model's.")]
+StopOption = Annotated[
+    list[str] | None, typer.Option("--stop", help="Stop before this text; may be repeated.")
+]
+ContextOption = Annotated[
+    int, typer.Option("-c", "--context-length", help="Most tokens of a session; 0: the model's.")
+]
 SystemOption = Annotated[str | None, typer.Option("--system", help="System message.")]
 ModeOption = Annotated[str, typer.Option("--mode", help="How the guest works: granular, whole or layers.")]
 
@@ -133,7 +143,9 @@ ModeOption = Annotated[str, typer.Option("--mode", help="How the guest works: gr
 
 @command
 def generate_command(
-    prompt: Annotated[str, typer.Argument(help="The question, or with --raw the text to continue; - reads it.")],
+    prompt: Annotated[
+        str, typer.Argument(help="The question, or with --raw the text to continue; - reads it.")
+    ],
     model: ModelOption = None,
     max_tokens: MaxTokensOption = 256,
     temperature: TemperatureOption = 0.8,
@@ -145,8 +157,12 @@ def generate_command(
     stop: StopOption = None,
     mode: ModeOption = "granular",
     system: SystemOption = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Send the prompt as it is, without a chat template.")] = False,
-    ignore_end: Annotated[bool, typer.Option("--ignore-end", help="Do not stop at the model's end token.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Send the prompt as it is, without a chat template.")
+    ] = False,
+    ignore_end: Annotated[
+        bool, typer.Option("--ignore-end", help="Do not stop at the model's end token.")
+    ] = False,
     threads: ThreadsOption = None,
     context_length: ContextOption = 0,
     as_json: JsonOption = False,
@@ -167,7 +183,12 @@ def generate_command(
     )
     with Realm(threads=threads) as realm:
         load = Loading(realm, model, context_length, show=not as_json)
-        settings: dict[str, Any] = {"max_tokens": max_tokens, "stop": stop or (), "mode": mode, "sampling": sampling}
+        settings: dict[str, Any] = {
+            "max_tokens": max_tokens,
+            "stop": stop or (),
+            "mode": mode,
+            "sampling": sampling,
+        }
         raw = raw or (load.model.chat_template is None and system is None)
         if raw:
             stream = realm.stream(text, **settings)
@@ -178,7 +199,10 @@ def generate_command(
                 if not as_json:
                     write(piece)
             result = stream.result
-        write((json.dumps(generation_record(result, load.seconds), ensure_ascii=False) if as_json else "") + "\n")
+        write(
+            (json.dumps(generation_record(result, load.seconds), ensure_ascii=False) if as_json else "")
+            + "\n"
+        )
 
 
 @command
@@ -194,7 +218,7 @@ def chat_command(
     threads: ThreadsOption = None,
     context_length: ContextOption = 0,
 ) -> None:
-    """Talk with a model. /clear forgets the conversation, /exit or end of input leaves; Ctrl-C stops an answer."""
+    """Talk with a model. /clear forgets the conversation, /exit leaves; Ctrl-C stops an answer."""
     from ._api import Realm
     from ._options import Sampling
 
@@ -230,15 +254,23 @@ def inspect_command(
 def tokenize_command(
     model: ModelOption = None,
     as_json: JsonOption = False,
-    add_special: Annotated[bool, typer.Option("--add-special", help="BOS and EOS as the model wants.")] = False,
-    parse_special: Annotated[bool, typer.Option("--parse-special", help="Read control tokens in the text.")] = False,
-    batch: Annotated[bool, typer.Option("--batch", help="Read a JSON list of texts, print a list of lists.")] = False,
+    add_special: Annotated[
+        bool, typer.Option("--add-special", help="BOS and EOS as the model wants.")
+    ] = False,
+    parse_special: Annotated[
+        bool, typer.Option("--parse-special", help="Read control tokens in the text.")
+    ] = False,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="Read a JSON list of texts, print a list of lists.")
+    ] = False,
 ) -> None:
     """Read a text from standard input and print its token ids."""
     data = read_bytes()
     texts = parse_json(data, is_text_list, "a JSON list of texts") if batch else [data]
     with open_model(model, "vocab") as opened:
-        found = [opened.tokenize(text, add_special=add_special, parse_special=parse_special) for text in texts]
+        found = [
+            opened.tokenize(text, add_special=add_special, parse_special=parse_special) for text in texts
+        ]
     write_ids(found if batch else found[0], as_json or batch)
 
 
@@ -290,7 +322,7 @@ def bench_command(
     repetitions: Annotated[int, typer.Option("-r", help="Repetitions.")] = 5,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure prompt and generation speed, load time, memory, and the share of the machine's read bandwidth."""
+    """Measure prompt and generation speed, load time, memory, and the share of the read bandwidth."""
     from ._bench import measure
 
     results = measure(model_path(model), threads, prompt_tokens, generated_tokens, repetitions)
@@ -315,7 +347,9 @@ def open_model(model: str | None, mode: str) -> Model:
     from ._model import Model, ModelOptions
     from ._process import Process
 
-    return Model.load(Process.current().engine(EngineOptions(threads=1)), model_path(model), ModelOptions(mode))
+    return Model.load(
+        Process.current().engine(EngineOptions(threads=1)), model_path(model), ModelOptions(mode)
+    )
 
 
 class Loading:
@@ -464,7 +498,8 @@ def is_text_list(value: Any) -> bool:
 
 def is_id_lists(value: Any) -> bool:
     return isinstance(value, list) and all(
-        isinstance(ids, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in ids) for ids in value
+        isinstance(ids, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in ids)
+        for ids in value
     )
 
 

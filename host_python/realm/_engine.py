@@ -1,7 +1,7 @@
 """The engine of a process: the core's runtime and the one thread that drives all guests, the pump.
 
-Callers hand the pump commands (small functions) and wait in Python for what their request delivers, so Ctrl-C always gets
-through. The pump waits inside the shim with the GIL released; a token step of a guest never runs Python code.
+Callers hand the pump commands (small functions) and wait in Python for what their request delivers, so Ctrl-C
+always gets through. The pump waits inside the shim without the GIL; a token step never runs Python code.
 """
 
 from __future__ import annotations
@@ -76,9 +76,11 @@ Delivery = bytes | Ended
 
 
 class Request:
-    """One running request. `deliver` is called in the pump thread: with text while streaming, with Ended exactly once."""
+    """One running request. In the pump thread `deliver` gets text while streaming, and Ended exactly once."""
 
-    def __init__(self, guest: Guest, spec: RequestSpec, streaming: bool, deliver: Callable[[Delivery], None]) -> None:
+    def __init__(
+        self, guest: Guest, spec: RequestSpec, streaming: bool, deliver: Callable[[Delivery], None]
+    ) -> None:
         self.guest = guest
         self.spec = spec
         self.streaming = streaming
@@ -106,7 +108,9 @@ class Engine:
         self.sandbox = sandbox
         self.native = options.shim == "native" and self.sandbox.native
         self.runtime = _create_runtime(options)
-        self._public_call = ffi.callback("shim_public_call", self._call_public) if not self.native else ffi.NULL
+        self._public_call = (
+            ffi.callback("shim_public_call", self._call_public) if not self.native else ffi.NULL
+        )
         self.driver = self._create_driver()
         self.models = ModelStore(self)
         self._lock = threading.Lock()
@@ -195,7 +199,9 @@ class Engine:
     def close_guest(self, guest: Guest) -> None:
         """Fails what still runs in the guest with `closed` and frees it. Waits until that is done."""
         if self.pid == os.getpid() and not self._stopping:
-            self.run(lambda: self._close_guest(guest, error("closed", "the realm was closed during the request")))
+            self.run(
+                lambda: self._close_guest(guest, error("closed", "the realm was closed during the request"))
+            )
 
     def discard(self, guest: Guest, problem: RealmError) -> None:
         """In the pump: throws away a guest that misbehaved; its requests fail with the problem."""
@@ -292,7 +298,9 @@ class Engine:
         if status:
             return Ended(problem=status_error(status, err), text=text)
         finish = int(out.finish)
-        problem = error(status_name(out.error), _FAILURE_TEXTS.get(status_name(out.error), "the request failed"))
+        problem = error(
+            status_name(out.error), _FAILURE_TEXTS.get(status_name(out.error), "the request failed")
+        )
         return Ended(
             finish=finish,
             tokens=tuple(ffi.unpack(out.tokens, out.token_count)) if out.token_count else (),

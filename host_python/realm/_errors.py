@@ -3,7 +3,8 @@
 RealmError
 ├── ArgumentError     invalid-argument, invalid-handle (also a ValueError)
 ├── ModelError        not-found, io, invalid-gguf, unsupported-gguf, unsupported-tensor-type,
-│                     unsupported-architecture, unsupported-tokenizer, invalid-model, invalid-tokenizer, no-weights
+│                     unsupported-architecture, unsupported-tokenizer, invalid-model, invalid-tokenizer,
+│                     no-weights
 ├── LimitError        out-of-memory, context-full, limit-exceeded, busy
 ├── CancelledError    cancelled
 ├── ClosedError       closed

@@ -1,6 +1,7 @@
 """One guest: a wasmtime store with an instance of a module, bound to the shim's native side.
 
-A guest belongs to the pump thread from its first request on (see _engine.py). Making one happens in the caller's thread.
+A guest belongs to the pump thread from its first request on (see _engine.py). Making one happens in the
+caller's thread.
 """
 
 from __future__ import annotations
@@ -128,7 +129,9 @@ class Guest:
             handle = ffi.new("uint32_t *")
             err = new_error()
             context = library().shim_guest_context(self.handle)
-            check(library().realm_context_grant(context, model.pointer, handle, err), err, "granting the model")
+            check(
+                library().realm_context_grant(context, model.pointer, handle, err), err, "granting the model"
+            )
             self.grants[model] = handle[0]
         return self.grants[model]
 
@@ -157,7 +160,10 @@ class Guest:
     def failure(self) -> RealmError:
         err = new_error()
         status = library().shim_guest_failure(self.handle, err)
-        return error(status_name(status or library().REALM_E_INTERNAL), ffi.string(err.message).decode("utf-8", "replace"))
+        return error(
+            status_name(status or library().REALM_E_INTERNAL),
+            ffi.string(err.message).decode("utf-8", "replace"),
+        )
 
     def take_log(self) -> bytes:
         buffer = ffi.new("char[]", LOG_BYTES)
@@ -178,7 +184,11 @@ def _export_bytes(context: Any, instance: wasmtime.Instance, name: str, room: in
     item = bindings.wasmtime_extern_t()
     encoded = name.encode()
     found = bindings.wasmtime_instance_export_get(
-        context, ctypes.byref(instance._instance), ctypes.create_string_buffer(encoded), len(encoded), ctypes.byref(item)
+        context,
+        ctypes.byref(instance._instance),
+        ctypes.create_string_buffer(encoded),
+        len(encoded),
+        ctypes.byref(item),
     )
     if not found:
         return None
@@ -187,7 +197,7 @@ def _export_bytes(context: Any, instance: wasmtime.Instance, name: str, room: in
 
 
 class _PublicCalls:
-    """The same guest through wasmtime's public Python interface: slower, but free of any layout assumption."""
+    """The same guest through wasmtime's public Python interface: slower, but free of layout assumptions."""
 
     def __init__(self, guest: Guest, module: Module) -> None:
         self._guest = guest
@@ -211,7 +221,7 @@ class _PublicCalls:
         self._depth += 1
         try:
             found = self.functions[function]
-            result = found(self._store, *(values[i].i32 for i in range(count)))  # type: ignore[misc, operator]
+            result = found(self._store, *(values[i].i32 for i in range(count)))
         finally:
             self._depth -= 1
         if result is not None:

@@ -34,7 +34,9 @@ def library() -> Any:
     except (OSError, AttributeError) as problem:
         raise error("backend-unavailable", f"the native library cannot be loaded: {problem}") from None
     if version != ABI_VERSION:
-        raise error("backend-unavailable", f"the native library has ABI {version}, this package needs {ABI_VERSION}")
+        raise error(
+            "backend-unavailable", f"the native library has ABI {version}, this package needs {ABI_VERSION}"
+        )
     return lib
 
 

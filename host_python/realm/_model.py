@@ -1,4 +1,4 @@
-"""Model files: loaded once for each engine and set of options, shared by every realm, freed when the last user closes it."""
+"""Model files: loaded once for each engine and options, shared, freed when the last user closes them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def demo_model_path() -> Path:
 
 
 class SharedModel:
-    """The native model and how many `Model` handles use it. Guests it was granted to keep it alive in the core."""
+    """The native model and how many `Model` handles use it. Guests that have it keep it alive in the core."""
 
     def __init__(self, pointer: Any, key: tuple[Any, ...]) -> None:
         self.pointer = pointer
@@ -156,7 +156,9 @@ class Model:
         self.info = _read_info(shared.pointer)
 
     @classmethod
-    def load(cls, engine: Engine, path: Path, options: ModelOptions, progress: Progress | None = None) -> Model:
+    def load(
+        cls, engine: Engine, path: Path, options: ModelOptions, progress: Progress | None = None
+    ) -> Model:
         check_same_process(engine.pid)
         return cls(engine, engine.models.acquire(path, options, progress), path)
 
@@ -192,7 +194,9 @@ class Model:
 
     # ---- text and metadata ----
 
-    def tokenize(self, text: str | bytes, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
+    def tokenize(
+        self, text: str | bytes, *, add_special: bool = False, parse_special: bool = False
+    ) -> list[int]:
         """The token ids of a text. Control tokens written in it are read as such only when asked."""
         data = encode_text(text)
         flags = (ADD_SPECIAL if add_special else 0) | (PARSE_SPECIAL if parse_special else 0)

@@ -1,4 +1,4 @@
-"""The frozen settings a caller passes: resource limits of a realm and how tokens are drawn. Values are checked here once."""
+"""The settings a caller passes: resource limits, how tokens are drawn. Values are checked here once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CPU_FEATURES = {"portable": 1, "avx2": 2, "avx512": 4}
 
 @dataclass(frozen=True)
 class ResourceLimits:
-    """What one realm may use. 0 means no limit of its own; the runtime's and the model's limits always hold."""
+    """What one realm may use. 0: no limit of its own; the runtime's and the model's limits always hold."""
 
     sessions: int = 0
     tickets: int = 0
@@ -28,7 +28,15 @@ class ResourceLimits:
     text_bytes: int = 16 << 20  # text waiting to be read
 
     def __post_init__(self) -> None:
-        for name in ("sessions", "tickets", "kv_tokens", "tensor_bytes", "weight", "guest_memory_bytes", "text_bytes"):
+        for name in (
+            "sessions",
+            "tickets",
+            "kv_tokens",
+            "tensor_bytes",
+            "weight",
+            "guest_memory_bytes",
+            "text_bytes",
+        ):
             _whole_number(name, getattr(self, name), 0, (1 << 63) - 1)
         if not 0 < self.guest_seconds <= 3600:
             raise error("invalid-argument", f"guest_seconds must be in (0, 3600], not {self.guest_seconds!r}")
@@ -64,7 +72,9 @@ class Sampling:
         for token, value in self.logit_bias.items():
             _whole_number("logit_bias token", token, 0, 0xFFFFFFFF)
             if not isinstance(value, (int, float)) or math.isnan(value) or value == math.inf:
-                raise error("invalid-argument", f"logit_bias of token {token} must be a number or -inf, not {value!r}")
+                raise error(
+                    "invalid-argument", f"logit_bias of token {token} must be a number or -inf, not {value!r}"
+                )
 
     def actual_seed(self) -> int:
         return secrets.randbits(64) if self.seed is None else self.seed

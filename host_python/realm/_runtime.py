@@ -1,4 +1,4 @@
-"""Own guest modules: `Runtime` loads them, calls their exports, and runs them as orchestrators beside the standard one."""
+"""Own guest modules: `Runtime` loads them, calls their exports, and runs them as orchestrators."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ class Runtime:
         shim: str = "native",
         executor: int = 0,
     ) -> None:
-        self._engine = Process.current().engine(engine_options(backend, threads, cpu_features, shim, executor))
+        self._engine = Process.current().engine(
+            engine_options(backend, threads, cpu_features, shim, executor)
+        )
         self.limits = limits or ResourceLimits()
         self._lock = threading.Lock()
         self._closed = False
@@ -86,7 +88,9 @@ class Runtime:
             self._models.append(model)
         return model
 
-    def load_wasm(self, source: str | os.PathLike[str] | bytes, *, limits: ResourceLimits | None = None) -> GuestModule:
+    def load_wasm(
+        self, source: str | os.PathLike[str] | bytes, *, limits: ResourceLimits | None = None
+    ) -> GuestModule:
         """Loads a module (bytes, or the path of a file) and makes a guest of it."""
         self._check_open()
         module = self._engine.sandbox.module(read_wasm(source))
@@ -216,7 +220,11 @@ def check_arguments(name: str, kind: wasmtime.FuncType, arguments: tuple[Number,
             raise error("unsupported", f"{name} takes a {wanted}; only numbers can be passed")
         whole = isinstance(value, int) and not isinstance(value, bool)
         bits = 32 if wanted == "i32" else 64
-        fits = whole and -(1 << (bits - 1)) <= value < 1 << bits if wanted[0] == "i" else isinstance(value, (int, float))
+        fits = (
+            whole and -(1 << (bits - 1)) <= value < 1 << bits
+            if wanted[0] == "i"
+            else isinstance(value, (int, float))
+        )
         if not fits:
             raise error("invalid-argument", f"{name} takes an {wanted}, not {value!r}")
     return tuple(signed(value, wanted) for wanted, value in zip(types, arguments, strict=True))

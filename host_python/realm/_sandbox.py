@@ -1,7 +1,7 @@
-"""wasmtime for all realms of the process: one engine, compiled modules (cached on disk), and the linker with our imports.
+"""wasmtime for all realms of the process: one engine, compiled modules (cached on disk), our imports.
 
-Guests are entered by wasmtime's unchecked calls when `probe` finds its C interface as expected, else by its public Python
-interface ("public"); both end in the same C code of the shim.
+Guests are entered by wasmtime's unchecked calls when `_probe` finds its C interface as expected, else by its
+public Python interface ("public"); both end in the same C code of the shim.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class Sandbox:
         self.engine = wasmtime.Engine(_config())
         self.clock = Clock(self.engine)
         self.api = _NativeApi()
-        self.native = _installed_version() == WASMTIME_VERSION and self.api.usable and _probe(self.engine, self.api)
+        self.native = (
+            _installed_version() == WASMTIME_VERSION and self.api.usable and _probe(self.engine, self.api)
+        )
         self._lock = threading.Lock()
         self._modules: dict[str, Module] = {}
         self._linker: wasmtime.Linker | None = None
@@ -93,9 +95,16 @@ class Module:
         self._sandbox = sandbox
         self._pre: wasmtime.InstancePre | None = None
         self._lock = threading.Lock()
+        self._checked = False
 
     def require_orchestrator(self) -> None:
         """Raises guest-invalid unless the module exports the memory and functions of realm.wit."""
+        if self._checked:
+            return
+        self._check_exports()
+        self._checked = True
+
+    def _check_exports(self) -> None:
         if not isinstance(self.exports.get("memory"), wasmtime.MemoryType):
             raise error("guest-invalid", "the module does not export a memory named 'memory'")
         required = EXPORTS[: len(EXPORTS) - OPTIONAL_EXPORTS]
@@ -119,7 +128,9 @@ def guarded(action: Any) -> Any:
     try:
         return action()
     except wasmtime.WasmtimeError as problem:
-        raise error("guest-invalid", f"the module does not fit the interface: {first_line(problem)}") from None
+        raise error(
+            "guest-invalid", f"the module does not fit the interface: {first_line(problem)}"
+        ) from None
 
 
 def first_line(problem: BaseException) -> str:
@@ -227,7 +238,9 @@ class _NativeApi:
             self._bindings[index].api = self.struct
             self._bindings[index].index = index
             env = int(ffi.cast("uintptr_t", self._bindings + index))
-            define_unchecked(linker, HOST_MODULE, ffi.string(info.name).decode(), import_type(info), callback, env)
+            define_unchecked(
+                linker, HOST_MODULE, ffi.string(info.name).decode(), import_type(info), callback, env
+            )
         return linker
 
 
@@ -275,7 +288,7 @@ PROBE = """
 
 
 def _probe(engine: wasmtime.Engine, api: _NativeApi) -> bool:
-    """Calls through the unchecked interface once, with values that would arrive wrong if a layout were not as expected."""
+    """One unchecked call, with values that would arrive wrong if a layout were not as expected."""
     calls = ffi.new("uint64_t *")
     linker = wasmtime.Linker(engine)
     kind = wasmtime.FuncType([_TYPES[letter]() for letter in "ilf"], [wasmtime.ValType.i32()])
@@ -285,7 +298,7 @@ def _probe(engine: wasmtime.Engine, api: _NativeApi) -> bool:
     store.set_epoch_deadline(1 << 30)
     instance = linker.instantiate(store, wasmtime.Module(engine, PROBE))
     run = instance.exports(store)["run"]
-    return bool(run(store) == 0x5EA1 and calls[0] == 1)
+    return bool(run(store) == 0x5EA1 and calls[0] == 1)  # type: ignore[operator]
 
 
 # ---- compiling and the disk cache ----

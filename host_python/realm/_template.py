@@ -1,8 +1,9 @@
 """Renders chat templates, which come inside model files and are hostile until proven otherwise.
 
-The environment is the one HF transformers renders with (immutable sandbox, trimmed blocks, loop controls). On top of the sandbox,
-which keeps a template from reaching Python, a budget bounds its time and memory: the compiled template tells the budget of every
-loop step, call, filter, operator and output, and whatever could make a large value out of a small one is measured beforehand.
+The environment is the one HF transformers renders with (immutable sandbox, trimmed blocks, loop controls).
+The sandbox keeps a template from reaching Python; a budget bounds its time and memory on top: the compiled
+template tells it of every loop step, call, filter, operator and output, and whatever could make a large
+value out of a small one is measured beforehand.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextvars import ContextVar
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 from jinja2 import nodes
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.runtime import Macro
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ._errors import RealmError, error
 
@@ -102,7 +104,9 @@ def render(source: str, variables: dict[str, Any], now: datetime | None = None) 
     except jinja2.TemplateSyntaxError as problem:
         raise error("template-error", f"line {problem.lineno}: {problem.message}") from None
     except (MemoryError, RecursionError):
-        raise error("template-error", "the chat template is nested too deeply or makes too large a value") from None
+        raise error(
+            "template-error", "the chat template is nested too deeply or makes too large a value"
+        ) from None
     except Exception as problem:  # a template can raise anything Python's operators can
         raise error("template-error", f"{type(problem).__name__}: {_one_line(problem)}") from None
     finally:
@@ -129,7 +133,9 @@ def _input_size(variables: dict[str, Any]) -> int:
     try:
         return len(json.dumps(variables, default=str, ensure_ascii=False))
     except (TypeError, ValueError, RecursionError):
-        raise error("invalid-argument", "chat messages must be plain data: dict, list, str, numbers") from None
+        raise error(
+            "invalid-argument", "chat messages must be plain data: dict, list, str, numbers"
+        ) from None
 
 
 # ---- the environment ----
@@ -228,11 +234,13 @@ class _Instrument:
             if isinstance(value, nodes.Concat):
                 setattr(parent, name, cls._filter(value, cls.MEASURE, []))
             elif isinstance(value, list):
-                value[:] = [cls._filter(v, cls.MEASURE, []) if isinstance(v, nodes.Concat) else v for v in value]
+                value[:] = [
+                    cls._filter(v, cls.MEASURE, []) if isinstance(v, nodes.Concat) else v for v in value
+                ]
 
     @staticmethod
-    def _filter(node: nodes.Expr, name: str, args: list[nodes.Expr]) -> nodes.Filter:
-        return nodes.Filter(node, name, args, [], None, None, lineno=node.lineno)
+    def _filter(node: nodes.Node, name: str, args: list[nodes.Expr]) -> nodes.Filter:
+        return nodes.Filter(cast(nodes.Expr, node), name, args, [], None, None, lineno=node.lineno)
 
 
 def _literal_size(node: nodes.Node) -> int:
@@ -282,20 +290,26 @@ def _check_filter(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> N
             budget.reserve(abs(argument))  # widths and counts: center, indent, batch, slice, round, ...
     if name == "join":
         separator = args[1] if len(args) > 1 else kwargs.get("d", "")
-        budget.reserve(_joined_size(value, separator, kwargs.get("attribute", args[2] if len(args) > 2 else None)))
+        budget.reserve(
+            _joined_size(value, separator, kwargs.get("attribute", args[2] if len(args) > 2 else None))
+        )
     elif name == "replace" and len(args) > 2:
         budget.reserve(_replaced_size(str(value), str(args[1]), str(args[2])))
     elif name == "indent":
         width = args[1] if len(args) > 1 else kwargs.get("width", 4)
         text = str(value)
-        budget.reserve(len(text) + (text.count("\n") + 1) * (width if isinstance(width, int) else len(str(width))))
+        budget.reserve(
+            len(text) + (text.count("\n") + 1) * (width if isinstance(width, int) else len(str(width)))
+        )
     elif name == "format":
         _check_format(str(value), args[1:])
     elif isinstance(value, Iterator) or name in ("list", "sort", "unique", "sum", "map"):
-        budget.step(LIST_ITEM_BYTES * len(value) if hasattr(value, "__len__") else 0)
+        budget.step(LIST_ITEM_BYTES * len(value) if isinstance(value, Sized) else 0)
 
 
-def _check_text_method(owner: str | bytes, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _check_text_method(
+    owner: str | bytes, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     budget = _budget.get()
     if method in ("center", "ljust", "rjust", "zfill", "expandtabs"):
         width = max((a for a in args if isinstance(a, int)), default=8)
@@ -317,7 +331,9 @@ def _joined_size(value: Any, separator: Any, attribute: Any) -> int:
     if isinstance(value, (str, bytes)):
         return len(value) * (1 + len(str(separator)))
     if not isinstance(value, (list, tuple, dict)) or attribute is not None:
-        return 0  # an iterator: its items were counted one by one; what joins attributes is measured afterwards
+        return (
+            0  # an iterator: its items were counted one by one; what joins attributes is measured afterwards
+        )
     return sum(len(v) if isinstance(v, (str, bytes)) else 8 for v in value) + len(str(separator)) * len(value)
 
 
