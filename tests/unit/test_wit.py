@@ -66,7 +66,7 @@ def test_reads_every_kind_of_declaration() -> None:
         ("enum e { x } f: func(a: result<u32, e>);", "only be what a function returns"),
         ("f: func(a: u32)", "expected ';'"),
         ("f func();", "expected ':'"),
-        ("a_b: func();", "unexpected character .'_'"),
+        ("a_b: func();", "unexpected character '_'"),
         ("a--b: func();", "kebab-case"),
         ("aB: func();", "kebab-case"),
         ("use other.{x};", "no interface 'other'"),
