@@ -1,4 +1,4 @@
-"""Real chat templates against what jinja2 gives in the environment of transformers, errors too (REALM_ASSETS)."""
+"""Real chat templates against jinja2 in the environment of transformers, errors too (REALM_ASSETS)."""
 
 from __future__ import annotations
 
