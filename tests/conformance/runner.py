@@ -123,10 +123,8 @@ def check_contains(answer: Json, value: str, again: Again) -> None:
 def check_greedy(answer: Json, value: Json, again: Again) -> None:
     """Tokens are compared as far as the oracle's best logit was ahead of its second by more than the bound."""
     sure = next((i for i, gap in enumerate(value["gaps"]) if gap <= value["bound"]), len(value["tokens"]))
-    made = answer.get("tokens", [])
-    assert made[:sure] == value["tokens"][:sure], (
-        f"expected {value['tokens'][:sure]}, got {shortened(answer)}"
-    )
+    expected = value["tokens"][:sure]
+    assert answer.get("tokens", [])[:sure] == expected, f"expected {expected}, got {shortened(answer)}"
 
 
 def check_pieces(answer: Json, value: str, again: Again) -> None:
