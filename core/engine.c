@@ -10,6 +10,8 @@ enum {
     PREFILL_BESIDE_DECODE = 64, /* prompt rows in a step that also decodes */
 };
 
+#define FAKE_LOGIT 10.0f /* of the favourite; the others have 0 */
+
 /* ---- life ------------------------------------------------------------------------------------------------------------------ */
 
 static bool collect_end_tokens(engine *e) {
@@ -329,16 +331,24 @@ static void score_row(engine *e, step_part *part, const float *logits, uint32_t 
     t->scores[position + 1 - t->first_position] = log_probability(e, logits, s->tokens[position + 1]);
 }
 
-/* What a part wants of its logits that needs no lock. */
+/* What a part wants of one row of logits and can have without the lock. */
+static void use_row(engine *e, step_part *part, const float *logits, uint32_t out, uint32_t worker) {
+    if (part->ticket->kind == TICKET_GENERATE) draw(e, part, logits, worker);
+    if (part->ticket->kind == TICKET_SCORE) score_row(e, part, logits, out);
+}
+
 static void use_logits(engine *e, step_part *part, uint32_t worker) {
-    for (uint32_t i = 0; i < part->outs; i++) {
-        uint32_t out = part->out0 + i;
-        float *fake = &e->fake_logits[e->executor == NULL ? fake_choice(e, e->batch.out_rows[out]) : 0];
-        const float *logits = e->executor == NULL ? e->fake_logits : executor_logits(e->executor, out);
-        if (e->executor == NULL) *fake = 10.0f;
-        if (part->ticket->kind == TICKET_GENERATE) draw(e, part, logits, worker);
-        if (part->ticket->kind == TICKET_SCORE) score_row(e, part, logits, out);
-        *fake = 0.0f;
+    for (uint32_t out = part->out0; out < part->out0 + part->outs; out++) {
+        use_row(e, part, executor_logits(e->executor, out), out, worker);
+    }
+}
+
+static void use_fake_logits(engine *e, step_part *part) {
+    for (uint32_t out = part->out0; out < part->out0 + part->outs; out++) {
+        float *favourite = &e->fake_logits[fake_choice(e, e->batch.out_rows[out])];
+        *favourite = FAKE_LOGIT;
+        use_row(e, part, e->fake_logits, out, 0);
+        *favourite = 0.0f;
     }
 }
 
@@ -357,7 +367,7 @@ bool engine_compute(engine *e, uint64_t budget) {
     if (e->executor != NULL) {
         pool_run(e->rt->pool, use_logits_task, e, e->batch.n_segments);
     } else {
-        for (uint32_t i = 0; i < e->batch.n_segments; i++) use_logits(e, &e->parts[i], 0);
+        for (uint32_t i = 0; i < e->batch.n_segments; i++) use_fake_logits(e, &e->parts[i]);
     }
     return true;
 }
@@ -379,7 +389,7 @@ static void copy_logits(engine *e, uint32_t out, float *to) {
         memcpy(to, executor_logits(e->executor, out), bytes);
     } else {
         memset(to, 0, bytes);
-        to[fake_choice(e, e->batch.out_rows[out])] = 10.0f;
+        to[fake_choice(e, e->batch.out_rows[out])] = FAKE_LOGIT;
     }
 }
 

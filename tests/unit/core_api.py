@@ -33,14 +33,19 @@ class Runtime:
     def __init__(self, **options: int) -> None:
         self.lib, self.err = library(), ffi.new("realm_error *")
         out = ffi.new("realm_runtime **")
-        check(self.lib.realm_runtime_create(ffi.new("realm_runtime_options *", options), out, self.err), self.err)
+        check(
+            self.lib.realm_runtime_create(ffi.new("realm_runtime_options *", options), out, self.err),
+            self.err,
+        )
         self.handle = out[0]
         self.stepped = bool(options.get("no_driver"))
 
     def load(self, path: Path, **options: int) -> Any:
         loader, progress, model = ffi.new("realm_loader **"), ffi.new("float *"), ffi.new("realm_model **")
         settings = ffi.new("realm_model_options *", options)
-        check(self.lib.realm_loader_begin(self.handle, str(path).encode(), settings, loader, self.err), self.err)
+        check(
+            self.lib.realm_loader_begin(self.handle, str(path).encode(), settings, loader, self.err), self.err
+        )
         while progress[0] < 1.0:
             status = self.lib.realm_loader_step(loader[0], progress, self.err)
             if status != 0:
@@ -79,7 +84,9 @@ class Context:
     def __init__(self, rt: Runtime, model: Any, *, tenant: int = 1, **limits: int) -> None:
         self.rt, self.lib, self.err, self.model = rt, rt.lib, ffi.new("realm_error *"), model
         out = ffi.new("realm_context **")
-        created = self.lib.realm_context_create(rt.handle, 7, tenant, ffi.new("realm_limits *", limits), out, self.err)
+        created = self.lib.realm_context_create(
+            rt.handle, 7, tenant, ffi.new("realm_limits *", limits), out, self.err
+        )
         check(created, self.err)
         self.handle = out[0]
         self.model_handle = self._handle("realm_context_grant", model)
@@ -101,7 +108,9 @@ class Context:
     # ---- sessions
 
     def open(self, **options: int) -> int:
-        return self._handle("realm_session_open", self.model_handle, ffi.new("realm_session_options *", options))
+        return self._handle(
+            "realm_session_open", self.model_handle, ffi.new("realm_session_options *", options)
+        )
 
     def close_session(self, session: int) -> None:
         self._call("realm_session_close", session)
@@ -124,7 +133,9 @@ class Context:
         return self._handle("realm_score", session, list(tokens), len(tokens))
 
     def generate(self, session: int, tokens: Sequence[int], max_tokens: int, **params: Any) -> int:
-        return self._handle("realm_generate", session, list(tokens), len(tokens), sampling(**params), max_tokens)
+        return self._handle(
+            "realm_generate", session, list(tokens), len(tokens), sampling(**params), max_tokens
+        )
 
     def sample(self, session: int, **params: Any) -> Any:
         out = ffi.new("realm_token *")

@@ -169,7 +169,11 @@ def test_scores_are_log_probabilities(portable: Runtime) -> None:
     ctx = Context(portable, model)
     tokens = prompt(256, 90, 6)
     logits = ctx.forward_logits(ctx.open(no_prefix=1), tokens).astype(np.float64)
-    logs = logits - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True)) - logits.max(1, keepdims=True)
+    logs = (
+        logits
+        - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True))
+        - logits.max(1, keepdims=True)
+    )
     session = ctx.open(no_prefix=1)
     ctx.finish(ctx.forward(session, tokens[:10]))
     ticket = ctx.score(session, tokens[10:])
@@ -196,7 +200,10 @@ def test_rewinding_forgets_what_came_after(portable: Runtime, keep: int) -> None
     got = ctx.sample(session, temperature=0.7, seed=3)
     other = ctx.open(no_prefix=1)
     ctx.finish(ctx.forward(other, tokens))
-    assert (got.id, got.logprob) == (ctx.sample(other, temperature=0.7, seed=3).id, pytest.approx(got.logprob))
+    assert (got.id, got.logprob) == (
+        ctx.sample(other, temperature=0.7, seed=3).id,
+        pytest.approx(got.logprob),
+    )
     ctx.close()
 
 
