@@ -1,4 +1,4 @@
-"""The documents against the code: README's examples run as pasted, named files exist, links lead somewhere."""
+"""The documents against the code: README's examples run as pasted, named files exist, links work."""
 
 from __future__ import annotations
 
