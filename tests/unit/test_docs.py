@@ -82,7 +82,8 @@ def test_realm_commands_run_as_pasted(desk: Path, line: str) -> None:
     quicker = " ".join(QUICKER.get(name[1], []))
     done = run(["sh", "-c", f"{line} {quicker}"], desk, typed="What is the capital of France?\n/exit\n")
     assert done.returncode == 0, done.stderr
-    if name[1] in ("generate", "chat"):
+    assert done.stdout.strip() or name[1] == "logits"
+    if name[1] == "generate":  # chat draws at random
         assert "Paris" in done.stdout
     if name[1] == "logits":
         assert (desk / "logits.npy").stat().st_size > 0
