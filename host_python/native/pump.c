@@ -544,14 +544,17 @@ void shim_wake(shim_driver *driver) {
 
 /* ---- life of drivers and guests ---- */
 
-realm_status shim_driver_create(realm_runtime *rt, const shim_wasmtime *api, shim_public_call public_call, shim_driver **out) {
+realm_status shim_driver_create(realm_runtime *rt, shim_driver **out) {
     shim_driver *driver = calloc(1, sizeof *driver);
     if (!driver) return REALM_E_OUT_OF_MEMORY;
     driver->rt = rt;
-    driver->api = api;
-    driver->call = public_call;
     *out = driver;
     return REALM_OK;
+}
+
+void shim_driver_connect(shim_driver *driver, const shim_wasmtime *api, shim_public_call public_call) {
+    driver->api = api;
+    driver->call = public_call;
 }
 
 void shim_driver_destroy(shim_driver *driver) {

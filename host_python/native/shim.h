@@ -57,8 +57,9 @@ typedef struct shim_guest shim_guest;
  * now by shim_guest_set_memory. Returns REALM_OK or why the guest failed. */
 typedef int32_t (*shim_public_call)(uint64_t tag, uint32_t function, shim_value *values, uint32_t count);
 
-/* Either api or call is given. Neither is copied; both outlive the driver. */
-REALM_API realm_status shim_driver_create(realm_runtime *rt, const shim_wasmtime *api, shim_public_call call, shim_driver **out);
+REALM_API realm_status shim_driver_create(realm_runtime *rt, shim_driver **out);
+/* Before the first guest: how guests are entered. Either api or call is given; neither is copied, both outlive the driver. */
+REALM_API void shim_driver_connect(shim_driver *driver, const shim_wasmtime *api, shim_public_call call);
 /* After all its guests. */
 REALM_API void shim_driver_destroy(shim_driver *driver);
 

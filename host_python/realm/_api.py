@@ -5,7 +5,6 @@ Realm.generate -> Engine.start -> the guest's start, then polls (in the shim) ->
 
 from __future__ import annotations
 
-import asyncio
 import codecs
 import os
 import queue
@@ -29,7 +28,6 @@ from ._engine import (
     wait_for_end,
 )
 from ._errors import error
-from ._guest import Guest
 from ._library import ffi, library
 from ._model import Model, ModelOptions, Progress, demo_model_path, encode_text
 from ._options import (
@@ -45,7 +43,11 @@ from ._options import (
 from ._process import Process, check_same_process
 
 if TYPE_CHECKING:
+    import asyncio
+
     import numpy
+
+    from ._guest import Guest
 
 FINISH = ("end", "stop", "length", "cancelled", "failed")  # enum finish
 BACKENDS = ("auto", "cpu")
@@ -110,6 +112,8 @@ class Realm:
         shim: str = "native",
         executor: int = 0,
     ) -> None:
+        from ._guest import Guest  # loads wasmtime: only here, so that `import realm` is quick
+
         self._lock = threading.RLock()
         self._closed = False
         self._models: list[Model] = []
@@ -458,6 +462,8 @@ class AsyncStream(AsyncIterator[str]):
     """Text pieces as they come, for asyncio. The request starts at the first step; aclose() cancels."""
 
     def __init__(self, engine: Engine, guest: Guest, make_spec: Callable[[], RequestSpec]) -> None:
+        import asyncio
+
         self._engine = engine
         self._guest = guest
         self._make_spec = make_spec
@@ -480,6 +486,8 @@ class AsyncStream(AsyncIterator[str]):
         raise StopAsyncIteration
 
     async def _begin(self) -> None:
+        import asyncio
+
         spec = await asyncio.to_thread(self._make_spec)  # a chat template may take its time
         loop = asyncio.get_running_loop()
 

@@ -15,14 +15,17 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from ._errors import RealmError, error
-from ._guest import Guest
 from ._library import check, ffi, library, new_error, status_error, status_name
 from ._model import ModelStore
-from ._process import check_same_process
-from ._sandbox import Sandbox
+from ._process import Process, check_same_process
+
+if TYPE_CHECKING:
+    from ._guest import Guest
+    from ._sandbox import Sandbox
 
 FOREVER = (1 << 64) - 1
 EVENTS = 256
@@ -102,16 +105,11 @@ class Request:
 class Engine:
     """Use Process.current().engine(options). Public methods may be called from any thread."""
 
-    def __init__(self, options: EngineOptions, sandbox: Sandbox) -> None:
+    def __init__(self, options: EngineOptions) -> None:
         self.options = options
         self.pid = os.getpid()
-        self.sandbox = sandbox
-        self.native = options.shim == "native" and self.sandbox.native
         self.runtime = _create_runtime(options)
-        self._public_call = (
-            ffi.callback("shim_public_call", self._call_public) if not self.native else ffi.NULL
-        )
-        self.driver = self._create_driver()
+        self.driver = _create_driver(self.runtime)
         self.models = ModelStore(self)
         self._lock = threading.Lock()
         self._commands: deque[Callable[[], None]] = deque()
@@ -122,18 +120,28 @@ class Engine:
         self._requests: dict[tuple[int, int], Request] = {}  # by tag and handle; pump only
         self._tickets: dict[int, Callable[[int, int], None]] = {}  # by tag of a host context; pump only
         self._stopping = False
+        self._connected = False
+        self.native = False  # whether guests are entered by unchecked calls; known once there is a sandbox
+        self._public_call: Any = ffi.NULL  # must live as long as the driver
         self._pump_thread: threading.Thread | None = None
         atexit.register(self._shut_down)
 
-    def _create_driver(self) -> Any:
-        out = ffi.new("shim_driver **")
-        api = self.sandbox.api.struct if self.native else ffi.NULL
-        status = library().shim_driver_create(self.runtime, api, self._public_call, out)
-        if status:
-            raise status_error(status, None, "starting the engine")
-        return out[0]
-
     # ---- for any thread ----
+
+    @cached_property
+    def sandbox(self) -> Sandbox:
+        """Where guests run. Loads wasmtime, so what needs no guest starts without it."""
+        sandbox = Process.current().sandbox()
+        with self._lock:
+            if not self._connected:
+                self.native = self.options.shim == "native" and sandbox.native
+                if self.native:
+                    library().shim_driver_connect(self.driver, sandbox.api.struct, ffi.NULL)
+                else:
+                    self._public_call = ffi.callback("shim_public_call", self._call_public)
+                    library().shim_driver_connect(self.driver, ffi.NULL, self._public_call)
+                self._connected = True
+        return sandbox
 
     def take_serial(self) -> int:
         with self._lock:
@@ -390,6 +398,14 @@ def _create_runtime(options: EngineOptions) -> Any:
     out = ffi.new("realm_runtime **")
     err = new_error()
     check(library().realm_runtime_create(native, out, err), err, "starting the engine")
+    return out[0]
+
+
+def _create_driver(runtime: Any) -> Any:
+    out = ffi.new("shim_driver **")
+    status = library().shim_driver_create(runtime, out)
+    if status:
+        raise status_error(status, None, "starting the engine")
     return out[0]
 
 

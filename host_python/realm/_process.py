@@ -49,10 +49,9 @@ class Process:
     def engine(self, options: EngineOptions) -> Engine:
         from ._engine import Engine
 
-        sandbox = self.sandbox()
         with self._lock:
             if options not in self._engines:
-                self._engines[options] = Engine(options, sandbox)
+                self._engines[options] = Engine(options)
             return self._engines[options]
 
 

@@ -8,20 +8,20 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import wasmtime
+from typing import TYPE_CHECKING, Any
 
 from ._api import FINISH, Timings, abandon, engine_options, make_sampling, pack_stops, tenant_number
 from ._engine import Ended, Engine, RequestSpec, wait_for_end
 from ._errors import RealmError, error
-from ._guest import Guest
 from ._model import Model, ModelOptions, Progress, encode_text
 from ._options import MODES, ResourceLimits, check_max_tokens, choice
 from ._process import Process, check_same_process
-from ._sandbox import MAX_MODULE_BYTES, Module
+
+if TYPE_CHECKING:
+    from ._sandbox import Module
 
 Number = int | float
+MAX_MODULE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,8 @@ class GuestModule:
     """An own guest: an instance of a module with its own memory and limits."""
 
     def __init__(self, engine: Engine, module: Module, limits: ResourceLimits) -> None:
+        from ._guest import Guest  # loads wasmtime
+
         self._engine = engine
         self._module = module
         self._closed = False
@@ -142,10 +144,7 @@ class GuestModule:
     def call_function(self, name: str, *arguments: Number) -> Any:
         """Calls an export that takes and returns numbers."""
         self._check_open()
-        kind = self._module.exports.get(name)
-        if not isinstance(kind, wasmtime.FuncType):
-            raise error("guest-invalid", f"the module exports no function {name!r}")
-        checked = check_arguments(name, kind, arguments)
+        checked = check_arguments(name, self._module.parameters(name), arguments)
         return self._engine.run(lambda: self._call(name, checked))
 
     def _call(self, name: str, arguments: tuple[Number, ...]) -> Any:
@@ -211,8 +210,7 @@ def read_wasm(source: str | os.PathLike[str] | bytes) -> bytes:
         raise error("io", f"the module {source} cannot be read: {problem}") from None
 
 
-def check_arguments(name: str, kind: wasmtime.FuncType, arguments: tuple[Number, ...]) -> tuple[Number, ...]:
-    types = [str(parameter) for parameter in kind.params]
+def check_arguments(name: str, types: list[str], arguments: tuple[Number, ...]) -> tuple[Number, ...]:
     if len(types) != len(arguments):
         raise error("invalid-argument", f"{name} takes {len(types)} arguments, not {len(arguments)}")
     for wanted, value in zip(types, arguments, strict=True):

@@ -115,6 +115,13 @@ class Module:
             if _letters(found.params) != parameters or _letters(found.results) != results:
                 raise error("guest-invalid", f"the export {name} has the wrong type")
 
+    def parameters(self, name: str) -> list[str]:
+        """The types of an exported function's parameters: i32, f64, ..."""
+        kind = self.exports.get(name)
+        if not isinstance(kind, wasmtime.FuncType):
+            raise error("guest-invalid", f"the module exports no function {name!r}")
+        return [str(parameter) for parameter in kind.params]
+
     def instantiate(self, store: wasmtime.Store) -> wasmtime.Instance:
         """By the native linker. Import errors are guest-invalid."""
         with self._lock:
@@ -324,7 +331,7 @@ def _read_module(path: Path) -> bytes:
 
 
 def _load_compiled(engine: wasmtime.Engine, wasm: bytes, digest: str) -> wasmtime.Module:
-    if len(wasm) > MAX_MODULE_BYTES:
+    if len(wasm) > MAX_MODULE_BYTES:  # compiling takes time and memory
         raise error("guest-invalid", f"the module is larger than {MAX_MODULE_BYTES} bytes")
     folder = _cache_folder()
     path = folder / f"{digest[:40]}-wasmtime-{_installed_version()}.cwasm" if folder else None
