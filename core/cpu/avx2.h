@@ -11,7 +11,7 @@
 void cpu_fill_matmul_avx2(cpu_ops *ops);
 void cpu_attention_avx2(const cpu_attention *job, uint32_t row0, uint32_t row1, uint32_t head0, uint32_t head1, float *scratch);
 /* x (n_rows, k) f32 @ w^T for any type. */
-void cpu_matmul_float_avx2(uint32_t type, const void *w, size_t row_bytes, const float *x, uint32_t n_rows, uint32_t k,
+void cpu_matmul_float_avx2(uint32_t type, const void *weights, size_t row_bytes, const float *x, uint32_t n_rows, uint32_t k,
                            uint32_t out0, uint32_t out1, float *out, size_t out_stride);
 
 /* The first n lanes set (all from 8 on). Masked loads and stores do not touch memory outside. */

@@ -10,6 +10,13 @@
 void cpu_attention_portable(const cpu_attention *job, uint32_t row0, uint32_t row1, uint32_t head0, uint32_t head1,
                             float *scratch);
 
+/* Before a loop of constant count whose body indexes registers by the loop variable. */
+#if defined(__clang__)
+#define CPU_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define CPU_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 #if defined(__x86_64__) || defined(_M_X64)
 #define CPU_X86_64 1
 #endif

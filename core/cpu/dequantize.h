@@ -6,7 +6,7 @@
 #include "cpu_internal.h"
 
 /* w = d * (q - 8); the low nibbles are elements 0..15, the high ones 16..31. */
-static inline void dequantize_q4_0(const void *row, uint32_t k, float *out) {
+static inline void dequantize_q4_0(const void *row, uint32_t k, float *restrict out) {
     const block_q4_0 *block = row;
     for (uint32_t b = 0; b < k / BLOCK_QK; b++, block++, out += BLOCK_QK) {
         float d = cpu_f16_to_f32(block->d);
@@ -18,7 +18,7 @@ static inline void dequantize_q4_0(const void *row, uint32_t k, float *out) {
 }
 
 /* w = d * q */
-static inline void dequantize_q8_0(const void *row, uint32_t k, float *out) {
+static inline void dequantize_q8_0(const void *row, uint32_t k, float *restrict out) {
     const block_q8_0 *block = row;
     for (uint32_t b = 0; b < k / BLOCK_QK; b++, block++, out += BLOCK_QK) {
         float d = cpu_f16_to_f32(block->d);
@@ -38,7 +38,7 @@ static inline void k_scale_min(const uint8_t scales[12], int j, float *scale, fl
 }
 
 /* w = d * scale * q - dmin * min, scale and min per 32 elements; byte i of a group of 32 holds elements i and i + 32. */
-static inline void dequantize_q4_k(const void *row, uint32_t k, float *out) {
+static inline void dequantize_q4_k(const void *row, uint32_t k, float *restrict out) {
     const block_q4_k *block = row;
     for (uint32_t b = 0; b < k / BLOCK_QK_K; b++, block++) {
         float d = cpu_f16_to_f32(block->d), dmin = cpu_f16_to_f32(block->dmin);
@@ -52,7 +52,7 @@ static inline void dequantize_q4_k(const void *row, uint32_t k, float *out) {
 }
 
 /* As Q4_K with a fifth bit: bit j of qh[i] belongs to element i of sub-block j. */
-static inline void dequantize_q5_k(const void *row, uint32_t k, float *out) {
+static inline void dequantize_q5_k(const void *row, uint32_t k, float *restrict out) {
     const block_q5_k *block = row;
     for (uint32_t b = 0; b < k / BLOCK_QK_K; b++, block++) {
         float d = cpu_f16_to_f32(block->d), dmin = cpu_f16_to_f32(block->dmin);
@@ -70,16 +70,18 @@ static inline void dequantize_q5_k(const void *row, uint32_t k, float *out) {
 
 /* w = d * scale * (q - 32), scale per 16 elements. Each half of 128 elements has 64 bytes of low nibbles (elements 0..63 in
  * the low, 64..127 in the high ones) and 32 bytes of upper pairs of bits (elements i, i + 32, i + 64, i + 96). */
-static inline void dequantize_q6_k(const void *row, uint32_t k, float *out) {
+static inline void dequantize_q6_k(const void *row, uint32_t k, float *restrict out) {
     const block_q6_k *block = row;
     for (uint32_t b = 0; b < k / BLOCK_QK_K; b++, block++) {
-        float d = cpu_f16_to_f32(block->d);
-        for (int g = 0; g < 8; g++, out += 32) { /* groups of 32 elements */
-            const uint8_t *ql = block->ql + 64 * (g / 4) + 32 * (g & 1), *qh = block->qh + 32 * (g / 4);
-            int low_shift = g & 2 ? 4 : 0, high_shift = 2 * (g & 3);
-            for (int i = 0; i < 32; i++) {
-                int q = (ql[i] >> low_shift & 15) | (qh[i] >> high_shift & 3) << 4;
-                out[i] = d * (float)block->scales[2 * g + i / 16] * (float)(q - 32);
+        for (int part = 0; part < 4; part++, out += part & 1 ? 16 : 112) { /* 16 elements of each quarter of a half */
+            const uint8_t *ql = block->ql + 64 * (part / 2) + 16 * (part & 1), *qh = block->qh + 16 * part;
+            float d = cpu_f16_to_f32(block->d), scales[4];
+            for (int q = 0; q < 4; q++) scales[q] = d * (float)block->scales[8 * (part / 2) + 2 * q + (part & 1)];
+            for (int i = 0; i < 16; i++) {
+                out[i] = scales[0] * (float)(((ql[i] & 15) | (qh[i] & 3) << 4) - 32);
+                out[i + 32] = scales[1] * (float)(((ql[i + 32] & 15) | (qh[i] >> 2 & 3) << 4) - 32);
+                out[i + 64] = scales[2] * (float)(((ql[i] >> 4) | (qh[i] >> 4 & 3) << 4) - 32);
+                out[i + 96] = scales[3] * (float)(((ql[i + 32] >> 4) | (qh[i] >> 6) << 4) - 32);
             }
         }
     }

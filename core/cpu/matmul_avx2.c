@@ -194,23 +194,35 @@ AVX2_INLINE __m256 group_scales(const quant *t, const int8_row *x, size_t group,
     return taken;
 }
 
-/* acc[m] += the group's part of w . x[m] */
-AVX2_INLINE void decode_group(const quant *t, const uint8_t *w, uint32_t count, size_t group, const int8_row *x, uint32_t m_count,
-                              __m256 acc[][2]) {
+/* One or two rows need two sums each, or every addition would wait for the one before. */
+#define SUM_OF(piece, m_count) ((m_count) <= 2 ? (piece) & 1 : 0)
+
+/* acc[m] += 32 weights . x[m] */
+AVX2_INLINE void decode_piece(const quant *t, const uint8_t *w, uint32_t p, size_t group, const int8_row *x, const float s[][16],
+                              uint32_t m_count, __m256 acc[][2]) {
+    const __m256i v = t->load32(w, p);
+    CPU_UNROLL for (uint32_t m = 0; m < m_count; m++) {
+        __m256i q = _mm256_loadu_si256((const __m256i *)(x[m].q + GROUP_K * group + 32 * p));
+        __m256 by = t->sub == 32 ? _mm256_broadcast_ss(&s[m][p])
+                                 : _mm256_set_m128(_mm_broadcast_ss(&s[m][2 * p + 1]), _mm_broadcast_ss(&s[m][2 * p]));
+        __m256 *sum = &acc[m][SUM_OF(p, m_count)];
+        *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot32(t, v, q)), by, *sum);
+    }
+}
+
+/* acc[m] += the group's part of w . x[m]; `full`: all GROUP_K weights exist. */
+AVX2_INLINE void decode_group(const quant *t, const uint8_t *w, bool full, uint32_t count, size_t group, const int8_row *x,
+                              uint32_t m_count, __m256 acc[][2]) {
     __m256 scale[2], min;
     _Alignas(32) float s[DECODE_ROWS][16];
     t->scales(w, count, scale, &min);
-    for (uint32_t m = 0; m < m_count; m++) acc[m][0] = _mm256_add_ps(acc[m][0], group_scales(t, &x[m], group, scale, min, s[m]));
-    const uint32_t pieces = count * t->sub / 32;
-    for (uint32_t p = 0; p < pieces; p++) {
-        const __m256i v = t->load32(w, p);
-        for (uint32_t m = 0; m < m_count; m++) {
-            __m256i q = _mm256_loadu_si256((const __m256i *)(x[m].q + GROUP_K * group + 32 * p));
-            __m256 by = t->sub == 32 ? _mm256_broadcast_ss(&s[m][p])
-                                     : _mm256_set_m128(_mm_broadcast_ss(&s[m][2 * p + 1]), _mm_broadcast_ss(&s[m][2 * p]));
-            acc[m][p & 1] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot32(t, v, q)), by, acc[m][p & 1]);
-        }
+    CPU_UNROLL for (uint32_t m = 0; m < m_count; m++)
+        acc[m][0] = _mm256_add_ps(acc[m][0], group_scales(t, &x[m], group, scale, min, s[m]));
+    if (full) {
+        CPU_UNROLL for (uint32_t p = 0; p < GROUP_K / 32; p++) decode_piece(t, w, p, group, x, s, m_count, acc);
+        return;
     }
+    for (uint32_t p = 0; p < count * t->sub / 32; p++) decode_piece(t, w, p, group, x, s, m_count, acc);
 }
 
 AVX2_INLINE void decode_output(const quant *t, const uint8_t *w, uint32_t k, const int8_row *x, uint32_t m_count, float *out,
@@ -220,9 +232,9 @@ AVX2_INLINE void decode_output(const quant *t, const uint8_t *w, uint32_t k, con
     size_t group = 0;
     for (; (group + 1) * GROUP_K <= k; group++, w += t->group_bytes) {
         for (uint32_t i = 0; i < t->group_bytes; i += 64) _mm_prefetch((const char *)w + PREFETCH_BYTES + i, _MM_HINT_T0);
-        decode_group(t, w, GROUP_K / t->sub, group, x, m_count, acc);
+        decode_group(t, w, true, GROUP_K / t->sub, group, x, m_count, acc);
     }
-    if (k % GROUP_K) decode_group(t, w, k % GROUP_K / t->sub, group, x, m_count, acc);
+    if (k % GROUP_K) decode_group(t, w, false, k % GROUP_K / t->sub, group, x, m_count, acc);
     for (uint32_t m = 0; m < m_count; m++) out[m * out_stride] = avx2_sum(_mm256_add_ps(acc[m][0], acc[m][1]));
 }
 
@@ -268,13 +280,13 @@ DEFINE_MATMUL_FLOAT(f16, BLOCK_F16)
 DEFINE_MATMUL_FLOAT(bf16, BLOCK_BF16)
 
 void cpu_fill_matmul_avx2(cpu_ops *ops) {
-    ops->matmul[BLOCK_Q8_0] = (cpu_matmul){prepared_size, prepare, matmul_q8_0, 4};
-    ops->matmul[BLOCK_Q4_0] = (cpu_matmul){prepared_size, prepare, matmul_q4_0, 4};
-    ops->matmul[BLOCK_Q4_K] = (cpu_matmul){prepared_size, prepare, matmul_q4_k, 4};
-    ops->matmul[BLOCK_Q5_K] = (cpu_matmul){prepared_size, prepare, matmul_q5_k, 4};
-    ops->matmul[BLOCK_Q6_K] = (cpu_matmul){prepared_size, prepare, matmul_q6_k, 4};
+    ops->matmul[BLOCK_Q8_0] = (cpu_matmul){prepared_size, prepare, matmul_q8_0, 16};
+    ops->matmul[BLOCK_Q4_0] = (cpu_matmul){prepared_size, prepare, matmul_q4_0, 16};
+    ops->matmul[BLOCK_Q4_K] = (cpu_matmul){prepared_size, prepare, matmul_q4_k, 16};
+    ops->matmul[BLOCK_Q5_K] = (cpu_matmul){prepared_size, prepare, matmul_q5_k, 16};
+    ops->matmul[BLOCK_Q6_K] = (cpu_matmul){prepared_size, prepare, matmul_q6_k, 16};
     ops->matmul[BLOCK_F32].run = matmul_f32; /* prepared: the portable f32 rows */
     ops->matmul[BLOCK_F16].run = matmul_f16;
     ops->matmul[BLOCK_BF16].run = matmul_bf16;
-    ops->matmul[BLOCK_F32].out_tile = ops->matmul[BLOCK_F16].out_tile = ops->matmul[BLOCK_BF16].out_tile = 4;
+    ops->matmul[BLOCK_F32].out_tile = ops->matmul[BLOCK_F16].out_tile = ops->matmul[BLOCK_BF16].out_tile = 16;
 }

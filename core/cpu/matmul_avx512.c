@@ -210,26 +210,40 @@ AVX512_INLINE __m512 add_offsets(const quant *t, const int8_row *x, size_t group
     return _mm512_fmadd_ps(scale, sum, acc);
 }
 
-/* acc[m] += the group's part of w . x[m]. */
-AVX512_INLINE void decode_group(const quant *t, const uint8_t *w, uint32_t count, size_t group, const int8_row *x, uint32_t m_count,
-                                __m512 acc[][2]) {
+/* One or two rows need two sums each, or every addition would wait for the one before. */
+#define SUM_OF(piece, m_count) ((m_count) <= 2 ? (piece) & 1 : 0)
+
+/* acc[m] += 64 weights . x[m]; x_at is where they stand in the row, scales those of the piece's group. */
+AVX512_INLINE void decode_piece(const quant *t, const uint8_t *w, uint32_t piece, bool half, size_t x_at, const int8_row *x,
+                                const __m512 *scales, uint32_t m_count, __m512 acc[][2]) {
+    const __m512i lane = _mm512_srli_epi32(avx512_iota(), t->sub == 32 ? 3 : 2); /* 4 weights a lane */
+    const __m512i pick = _mm512_add_epi32(lane, _mm512_set1_epi32((int)(piece * 64 / t->sub)));
+    const __m512i v = t->load64(w, piece, half);
+    CPU_UNROLL for (uint32_t m = 0; m < m_count; m++) {
+        __m512i q = _mm512_loadu_si512(x[m].q + x_at);
+        __m512 dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), v, q));
+        __m512 *sum = &acc[m][SUM_OF(piece, m_count)];
+        *sum = _mm512_fmadd_ps(dot, _mm512_permutexvar_ps(pick, scales[m]), *sum);
+    }
+}
+
+/* acc[m] += the group's part of w . x[m]; `full`: count is GROUP. */
+AVX512_INLINE void decode_group(const quant *t, const uint8_t *w, bool full, uint32_t count, size_t group, const int8_row *x,
+                                uint32_t m_count, __m512 acc[][2]) {
     __m512 scale, min, scales[DECODE_ROWS];
     t->scales(w, count, &scale, &min);
-    for (uint32_t m = 0; m < m_count; m++) {
+    CPU_UNROLL for (uint32_t m = 0; m < m_count; m++) {
         scales[m] = _mm512_mul_ps(scale, row_scales(t, &x[m], group));
         acc[m][0] = add_offsets(t, &x[m], group, scales[m], min, acc[m][0]);
     }
-    const uint32_t lanes = t->sub / 4, per_piece = 64 / t->sub; /* lanes of a sub-block, sub-blocks of a piece */
-    __m512i pick = _mm512_srli_epi32(avx512_iota(), lanes == 8 ? 3 : 2);
-    for (uint32_t p = 0; p * per_piece < count; p++) {
-        __m512i v = t->load64(w, p, p * per_piece + per_piece > count);
-        for (uint32_t m = 0; m < m_count; m++) {
-            __m512i q = _mm512_loadu_si512(x[m].q + (size_t)group * GROUP * t->sub + 64 * p);
-            __m512 dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), v, q));
-            acc[m][p & 1] = _mm512_fmadd_ps(dot, _mm512_permutexvar_ps(pick, scales[m]), acc[m][p & 1]);
-        }
-        pick = _mm512_add_epi32(pick, _mm512_set1_epi32((int)per_piece));
+    const size_t x_at = group * GROUP * t->sub;
+    if (full) {
+        CPU_UNROLL for (uint32_t p = 0; p < GROUP * t->sub / 64; p++)
+            decode_piece(t, w, p, false, x_at + 64 * p, x, scales, m_count, acc);
+        return;
     }
+    const uint32_t weights = count * t->sub;
+    for (uint32_t p = 0; 64 * p < weights; p++) decode_piece(t, w, p, 64 * p + 64 > weights, x_at + 64 * p, x, scales, m_count, acc);
 }
 
 AVX512_INLINE void decode_output(const quant *t, const uint8_t *w, uint32_t k, const int8_row *x, uint32_t m_count, float *out,
@@ -240,9 +254,9 @@ AVX512_INLINE void decode_output(const quant *t, const uint8_t *w, uint32_t k, c
     size_t group = 0;
     for (; (group + 1) * GROUP <= subs; group++, w += t->group_bytes) {
         for (uint32_t i = 0; i < t->group_bytes; i += 64) _mm_prefetch((const char *)w + PREFETCH_BYTES + i, _MM_HINT_T0);
-        decode_group(t, w, GROUP, group, x, m_count, acc);
+        decode_group(t, w, true, GROUP, group, x, m_count, acc);
     }
-    if (subs % GROUP) decode_group(t, w, subs % GROUP, group, x, m_count, acc);
+    if (subs % GROUP) decode_group(t, w, false, subs % GROUP, group, x, m_count, acc);
     for (uint32_t m = 0; m < m_count; m++) out[m * out_stride] = _mm512_reduce_add_ps(_mm512_add_ps(acc[m][0], acc[m][1]));
 }
 

@@ -1,14 +1,15 @@
 /* matmul_float_avx2.c: weights of any type times f32 activations with fused multiply-adds.
  *
  * Four outputs x up to three rows at a time (twelve sums fill the registers); sums run along k in the lanes of a vector and
- * are added up at the end. Quantized weights, and halves where rows are many, are turned into floats TILE_K at a time in a
- * buffer that stays in the first-level cache. */
+ * are added up at the end. Quantized weights, and all where rows are many, are first turned into floats, BLOCK_OUTPUTS x
+ * BLOCK_K at a time, in a buffer that stays in the first-level cache. */
 #include "avx2.h"
 #include "dequantize.h"
 
 #define OUTPUTS 4
 #define ROWS 3
-#define TILE_K 1024 /* a multiple of every block */
+#define BLOCK_OUTPUTS 16
+#define BLOCK_K 512 /* a multiple of every block */
 
 /* Weights [i, i + n) of a row, n <= 8, as floats with zeros after them. */
 typedef __m256 load8_fn(const uint8_t *w, size_t i, size_t n);
@@ -62,7 +63,7 @@ AVX2_INLINE void tile(load8_fn *load8, const uint8_t *const w[OUTPUTS], uint32_t
         for (uint32_t o = 0; o < n_out; o++) out[r * out_stride + o] = sums[o][r] + (add ? out[r * out_stride + o] : 0.0f);
 }
 
-/* Weights [k0, k0 + n) of a row as floats; k0 a multiple of TILE_K. */
+/* Weights [k0, k0 + n) of a row as floats; k0 a multiple of BLOCK_K. */
 static void widen(uint32_t type, const uint8_t *row, size_t k0, uint32_t n, float *out) {
     const block_type *block = block_type_of(type);
     row += k0 / block->elements * block->bytes;
@@ -78,32 +79,48 @@ static void widen(uint32_t type, const uint8_t *row, size_t k0, uint32_t n, floa
     }
 }
 
-/* Up to OUTPUTS outputs of many rows, TILE_K weights at a time. */
-static void many_rows(uint32_t type, const uint8_t *const w[OUTPUTS], const float *x, uint32_t n_rows, uint32_t k, uint32_t n_out,
-                      float *out, size_t out_stride) {
-    _Alignas(32) float wide[OUTPUTS][TILE_K];
-    for (size_t k0 = 0; k0 < k; k0 += TILE_K) {
-        const uint32_t n = k - k0 < TILE_K ? (uint32_t)(k - k0) : TILE_K;
-        const uint8_t *rows[OUTPUTS];
-        for (int o = 0; o < OUTPUTS; o++) {
-            rows[o] = (const uint8_t *)wide[o];
-            widen(type, w[o], k0, n, wide[o]);
+/* Rows of weights of a tile; past the last output the last is repeated, computed and not stored. */
+AVX2_INLINE void weight_rows(const uint8_t *w, size_t row_bytes, uint32_t n_out, const uint8_t *rows[OUTPUTS]) {
+    for (uint32_t o = 0; o < OUTPUTS; o++) rows[o] = w + (o < n_out ? o : n_out - 1) * row_bytes;
+}
+
+/* Up to BLOCK_OUTPUTS outputs of any number of rows. */
+static void widened(uint32_t type, const uint8_t *w, size_t row_bytes, const float *x, uint32_t n_rows, uint32_t k, uint32_t n_out,
+                    float *out, size_t out_stride) {
+    _Alignas(32) float wide[BLOCK_OUTPUTS][BLOCK_K];
+    for (size_t k0 = 0; k0 < k; k0 += BLOCK_K) {
+        const uint32_t n = k - k0 < BLOCK_K ? (uint32_t)(k - k0) : BLOCK_K;
+        for (uint32_t o = 0; o < n_out; o++) widen(type, w + o * row_bytes, k0, n, wide[o]);
+        for (uint32_t r = 0; r < n_rows; r += ROWS) {
+            for (uint32_t o = 0; o < n_out; o += OUTPUTS) {
+                const uint8_t *rows[OUTPUTS];
+                weight_rows((const uint8_t *)wide[o], sizeof wide[o], n_out - o, rows);
+                tile(load8_f32, rows, n_out - o < OUTPUTS ? n_out - o : OUTPUTS, x + (size_t)r * k + k0, k, n, n_rows - r, k0 != 0,
+                     out + r * out_stride + o, out_stride);
+            }
         }
-        for (uint32_t r = 0; r < n_rows; r += ROWS)
-            tile(load8_f32, rows, n_out, x + (size_t)r * k + k0, k, n, n_rows - r, k0 != 0, out + r * out_stride, out_stride);
     }
 }
 
-void cpu_matmul_float_avx2(uint32_t type, const void *w, size_t row_bytes, const float *x, uint32_t n_rows, uint32_t k,
+/* Few rows of a plain type, straight from the file's layout. */
+AVX2_INLINE void direct(load8_fn *load8, const uint8_t *w, size_t row_bytes, const float *x, uint32_t n_rows, uint32_t k, uint32_t n_out,
+                        float *out, size_t out_stride) {
+    for (uint32_t o = 0; o < n_out; o += OUTPUTS) {
+        const uint8_t *rows[OUTPUTS];
+        weight_rows(w + o * row_bytes, row_bytes, n_out - o, rows);
+        tile(load8, rows, n_out - o < OUTPUTS ? n_out - o : OUTPUTS, x, k, k, n_rows, false, out + o, out_stride);
+    }
+}
+
+void cpu_matmul_float_avx2(uint32_t type, const void *weights, size_t row_bytes, const float *x, uint32_t n_rows, uint32_t k,
                            uint32_t out0, uint32_t out1, float *out, size_t out_stride) {
-    if (n_rows == 0) return;
-    for (size_t o = out0; o < out1; o += OUTPUTS) {
-        const uint32_t n_out = out1 - o < OUTPUTS ? (uint32_t)(out1 - o) : OUTPUTS;
-        const uint8_t *rows[OUTPUTS]; /* past the last output the last is repeated, computed and not stored */
-        for (uint32_t i = 0; i < OUTPUTS; i++) rows[i] = (const uint8_t *)w + (o + (i < n_out ? i : n_out - 1)) * row_bytes;
-        if (n_rows <= ROWS && type == BLOCK_F32) tile(load8_f32, rows, n_out, x, k, k, n_rows, false, out + o, out_stride);
-        else if (n_rows <= ROWS && type == BLOCK_F16) tile(load8_f16, rows, n_out, x, k, k, n_rows, false, out + o, out_stride);
-        else if (n_rows <= ROWS && type == BLOCK_BF16) tile(load8_bf16, rows, n_out, x, k, k, n_rows, false, out + o, out_stride);
-        else many_rows(type, rows, x, n_rows, k, n_out, out + o, out_stride);
+    for (size_t o = out0; n_rows && o < out1; o += BLOCK_OUTPUTS) {
+        const uint8_t *w = (const uint8_t *)weights + o * row_bytes;
+        const uint32_t n_out = out1 - o < BLOCK_OUTPUTS ? (uint32_t)(out1 - o) : BLOCK_OUTPUTS;
+        if (n_rows > ROWS) widened(type, w, row_bytes, x, n_rows, k, n_out, out + o, out_stride);
+        else if (type == BLOCK_F32) direct(load8_f32, w, row_bytes, x, n_rows, k, n_out, out + o, out_stride);
+        else if (type == BLOCK_F16) direct(load8_f16, w, row_bytes, x, n_rows, k, n_out, out + o, out_stride);
+        else if (type == BLOCK_BF16) direct(load8_bf16, w, row_bytes, x, n_rows, k, n_out, out + o, out_stride);
+        else widened(type, w, row_bytes, x, n_rows, k, n_out, out + o, out_stride);
     }
 }

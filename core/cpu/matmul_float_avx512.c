@@ -1,12 +1,13 @@
 /* matmul_float_avx512.c: F32, F16 and BF16 weights times f32 activations with fused multiply-adds.
  *
  * Four outputs x up to four rows at a time; sums run along k in the lanes of a vector and are added up at the end. With many
- * rows, halves are widened once per TILE_K weights into a buffer in the first-level cache. */
+ * rows, BLOCK_OUTPUTS x BLOCK_K weights are first widened into a buffer that stays in the first-level cache. */
 #include "avx512.h"
 
 #define OUTPUTS 4
 #define ROWS 4
-#define TILE_K 1024
+#define BLOCK_OUTPUTS 16
+#define BLOCK_K 512
 
 /* Weights [i, i + 16) of a row as floats; lanes outside the mask are neither read nor kept. */
 typedef __m512 load16_fn(const uint8_t *w, size_t i, __mmask16 mask);
@@ -61,47 +62,57 @@ AVX512_INLINE void weight_rows(const uint8_t *w, size_t row_bytes, uint32_t n_ou
     for (uint32_t o = 0; o < OUTPUTS; o++) rows[o] = w + (o < n_out ? o : n_out - 1) * row_bytes;
 }
 
-/* Up to OUTPUTS outputs of many rows, TILE_K weights at a time. */
-AVX512_INLINE void many_rows(load16_fn *load16, bool widen, size_t element, const uint8_t *w, size_t row_bytes, const float *x,
-                             uint32_t n_rows, uint32_t k, uint32_t n_out, float *out, size_t out_stride) {
-    _Alignas(64) float wide[OUTPUTS][TILE_K];
-    for (size_t k0 = 0; k0 < k; k0 += TILE_K) {
-        const size_t n = k - k0 < TILE_K ? k - k0 : TILE_K;
-        const uint8_t *rows[OUTPUTS];
-        weight_rows(w + k0 * element, row_bytes, n_out, rows);
-        for (int o = 0; widen && o < OUTPUTS; o++) {
-            for (size_t i = 0; i < n; i += 16) _mm512_store_ps(wide[o] + i, load16(rows[o], i, avx512_mask(n - i)));
-            rows[o] = (const uint8_t *)wide[o];
+/* Up to OUTPUTS outputs of few rows, straight from the file's layout. */
+AVX512_INLINE void few_rows(load16_fn *load16, const uint8_t *w, size_t row_bytes, const float *x, uint32_t n_rows, uint32_t k,
+                            uint32_t n_out, float *out, size_t out_stride) {
+    const uint8_t *rows[OUTPUTS];
+    weight_rows(w, row_bytes, n_out, rows);
+    tile(load16, rows, n_out, x, k, k, n_rows, false, out, out_stride);
+}
+
+/* Up to BLOCK_OUTPUTS outputs of many rows. */
+AVX512_INLINE void many_rows(load16_fn *load16, size_t element, const uint8_t *w, size_t row_bytes, const float *x, uint32_t n_rows,
+                             uint32_t k, uint32_t n_out, float *out, size_t out_stride) {
+    _Alignas(64) float wide[BLOCK_OUTPUTS][BLOCK_K];
+    for (size_t k0 = 0; k0 < k; k0 += BLOCK_K) {
+        const size_t n = k - k0 < BLOCK_K ? k - k0 : BLOCK_K;
+        for (uint32_t o = 0; o < n_out; o++)
+            for (size_t i = 0; i < n; i += 16)
+                _mm512_store_ps(wide[o] + i, load16(w + o * row_bytes + k0 * element, i, avx512_mask(n - i)));
+        for (uint32_t r = 0; r < n_rows; r += ROWS) {
+            for (uint32_t o = 0; o < n_out; o += OUTPUTS) {
+                const uint8_t *rows[OUTPUTS];
+                weight_rows((const uint8_t *)wide[o], sizeof wide[o], n_out - o, rows);
+                tile(load16_f32, rows, n_out - o < OUTPUTS ? n_out - o : OUTPUTS, x + (size_t)r * k + k0, k, n, n_rows - r, k0 != 0,
+                     out + r * out_stride + o, out_stride);
+            }
         }
-        for (uint32_t r = 0; r < n_rows; r += ROWS)
-            tile(load16_f32, rows, n_out, x + (size_t)r * k + k0, k, n, n_rows - r, k0 != 0, out + r * out_stride, out_stride);
     }
 }
 
-AVX512_INLINE void matmul(load16_fn *load16, bool widen, size_t element, const uint8_t *w, size_t row_bytes, const float *x,
-                          uint32_t n_rows, uint32_t k, uint32_t out0, uint32_t out1, float *out, size_t out_stride) {
-    for (size_t o = out0; o < out1; o += OUTPUTS) {
-        const uint32_t n_out = out1 - o < OUTPUTS ? (uint32_t)(out1 - o) : OUTPUTS;
-        const uint8_t *rows[OUTPUTS];
-        weight_rows(w + o * row_bytes, row_bytes, n_out, rows);
-        if (n_rows > ROWS) many_rows(load16, widen, element, rows[0], row_bytes, x, n_rows, k, n_out, out + o, out_stride);
-        else if (n_rows) tile(load16, rows, n_out, x, k, k, n_rows, false, out + o, out_stride);
+AVX512_INLINE void matmul(load16_fn *load16, size_t element, const uint8_t *w, size_t row_bytes, const float *x, uint32_t n_rows,
+                          uint32_t k, uint32_t out0, uint32_t out1, float *out, size_t out_stride) {
+    const uint32_t step = n_rows <= ROWS ? OUTPUTS : BLOCK_OUTPUTS;
+    for (size_t o = out0; n_rows && o < out1; o += step) {
+        const uint32_t n_out = out1 - o < step ? (uint32_t)(out1 - o) : step;
+        if (n_rows <= ROWS) few_rows(load16, w + o * row_bytes, row_bytes, x, n_rows, k, n_out, out + o, out_stride);
+        else many_rows(load16, element, w + o * row_bytes, row_bytes, x, n_rows, k, n_out, out + o, out_stride);
     }
 }
 
-#define DEFINE_MATMUL(suffix, widen, element) \
+#define DEFINE_MATMUL(suffix, element) \
     static void matmul_##suffix(const void *w, size_t row_bytes, const void *prepared, uint32_t n_rows, uint32_t k, \
                                 uint32_t out0, uint32_t out1, float *out, size_t out_stride) { \
-        matmul(load16_##suffix, widen, element, w, row_bytes, prepared, n_rows, k, out0, out1, out, out_stride); \
+        matmul(load16_##suffix, element, w, row_bytes, prepared, n_rows, k, out0, out1, out, out_stride); \
     }
-DEFINE_MATMUL(f32, false, 4)
-DEFINE_MATMUL(f16, true, 2)
-DEFINE_MATMUL(bf16, true, 2)
+DEFINE_MATMUL(f32, 4)
+DEFINE_MATMUL(f16, 2)
+DEFINE_MATMUL(bf16, 2)
 
 /* The prepared form, plain f32 rows, is the portable one. */
 void cpu_fill_matmul_float_avx512(cpu_ops *ops) {
     ops->matmul[BLOCK_F32].run = matmul_f32;
     ops->matmul[BLOCK_F16].run = matmul_f16;
     ops->matmul[BLOCK_BF16].run = matmul_bf16;
-    ops->matmul[BLOCK_F32].out_tile = ops->matmul[BLOCK_F16].out_tile = ops->matmul[BLOCK_BF16].out_tile = OUTPUTS;
+    ops->matmul[BLOCK_F32].out_tile = ops->matmul[BLOCK_F16].out_tile = ops->matmul[BLOCK_BF16].out_tile = BLOCK_OUTPUTS;
 }
