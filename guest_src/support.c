@@ -62,7 +62,7 @@ void memory_use_region(void *region, size_t size) {
 static bool heap_grow(size_t size, uintptr_t *start, uintptr_t *end) {
     *start = heap_end ? heap_end : region_start;
     size_t room = region_end - *start;
-    if (size > room) return false;
+    if (size > room || room < HEADER) return false;
     size_t step = (size + PAGE_SIZE - 1) / PAGE_SIZE * PAGE_SIZE;
     *end = *start + (step < room ? step : room);
     return true;
@@ -94,9 +94,17 @@ static void heap_insert(block *added) {
     }
 }
 
+/* The size of the free block at the very end of the heap, which growth adds to. */
+static size_t heap_tail(void) {
+    block *last = free_list;
+    while (last && last->next) last = last->next;
+    return last && (uintptr_t)last + last->size == heap_end ? last->size : 0;
+}
+
+/* Grows the heap so that its last free block has `size` bytes or more. */
 static bool heap_extend(size_t size) {
     uintptr_t start, end;
-    if (!heap_grow(size, &start, &end)) return false;
+    if (!heap_grow(size - heap_tail(), &start, &end)) return false;
     block *added = (block *)start;
     added->size = end - start;
     heap_end = end;
