@@ -75,7 +75,7 @@ def logits(model: Model, ids: list[int]) -> Array:
     x = rms_norm(model, x, "output_norm.weight")
     head = "output" if "output.weight" in w else "token_embd"  # tied where there is no output.weight
     out = linear(model, head, x)  # (T, V)
-    return soft_cap(out, model.meta.get(f"{model.arch}.final_logit_softcapping", 0.0))
+    return soft_cap(model, "final_logit_softcapping", out)
 
 
 def block(model: Model, layer: int, x: Array) -> Array:
@@ -125,7 +125,7 @@ def attention(model: Model, layer: int, x: Array) -> Array:
     k, v = round_kv(k, model.kv), round_kv(v, model.kv)
     k, v = k.repeat(heads // groups, axis=1), v.repeat(heads // groups, axis=1)  # (T, H, h)
     scores = np.einsum("qhw,khw->hqk", q * attention_scale(model, heads, width), k)  # (H, T, T)
-    scores = soft_cap(scores, model.meta.get(f"{model.arch}.attn_logit_softcapping", 0.0))
+    scores = soft_cap(model, "attn_logit_softcapping", scores)
     scores = np.where(visible(model, layer, count), scores, -np.inf)
     mixed = np.einsum("hqk,khw->qhw", softmax(scores), v)  # (T, H, h)
     return linear(model, name + "output", mixed.reshape(count, -1))
@@ -188,7 +188,11 @@ def round_int8(x: Array, block: int) -> Array:
     return rounded.reshape(x.shape)
 
 
-def soft_cap(x: Array, cap: float) -> Array:
+def soft_cap(model: Model, key: str, x: Array) -> Array:
+    """cap * tanh(x / cap) in gemma2; a file that does not say has the caps of the published models."""
+    if model.arch != "gemma2":
+        return x
+    cap: float = model.get(key, {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}[key])
     return cap * np.tanh(x / cap) if cap else x
 
 
