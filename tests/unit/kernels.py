@@ -1,7 +1,7 @@
-"""The kernel table for tests: builds the release kernels with visible symbols and calls them with NumPy arrays.
+"""The kernel table for tests: builds the release kernels with visible symbols, calls them with NumPy arrays.
 
-Weights live at the very end of a mapping whose next page may not be touched, so that every kernel call in every test
-also proves that nothing behind a tensor is read.
+Weights live at the very end of a mapping whose next page may not be touched, so that every kernel call in
+every test also proves that nothing behind a tensor is read.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from gguf import GGMLQuantizationType as Type
 from numpy.typing import NDArray
 
-from realm_build import native, toolchain
-from realm_build.paths import BUILD, sources
+from realm_build.incremental import run_steps
+from realm_build.paths import sources
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -48,8 +48,8 @@ class Matmul(ctypes.Structure):
 class AttentionJob(ctypes.Structure):
     _fields_ = [
         ("q", _P), ("out", _P), ("q_stride", _SIZE), ("out_stride", _SIZE), ("n_rows", _U32), ("pos0", _U32),
-        ("n_head", _U32), ("n_head_kv", _U32), ("head_dim", _U32), ("window", _U32), ("scale", _F32), ("softcap", _F32),
-        ("kv_type", _U32), ("pages", _P),
+        ("n_head", _U32), ("n_head_kv", _U32), ("head_dim", _U32), ("window", _U32), ("scale", _F32),
+        ("softcap", _F32), ("kv_type", _U32), ("pages", _P),
     ]  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def library() -> ctypes.CDLL:
     files = sources("core/base.c", "core/blocks.c", "core/cpu/*.c")
     objects = native.compile_files(compiler, files, ("-fvisibility=default",))
     output = BUILD / "native" / compiler.kind / "kernels.so"
-    native.run_steps([native.link_step(compiler, objects, output, ("-shared",))])
+    run_steps([native.link_step(compiler, objects, output, ("-shared",))])
     return ctypes.CDLL(str(output))
 
 
@@ -124,7 +124,7 @@ def aligned(size: int) -> Bytes:
 
 
 def random_weights(rng: np.random.Generator, kind: Type, n_out: int, k: int) -> Bytes:
-    """(n_out, bytes of a row): random bits everywhere, sane random scales (halves of magnitude about 0.1, of either sign)."""
+    """(n_out, bytes of a row): random bits everywhere, sane scales (halves of about 0.1, of either sign)."""
     elements, size = gguf.GGML_QUANT_SIZES[kind]
     if kind == Type.F32:
         return rng.standard_normal((n_out, k), np.float32).view(np.uint8)
@@ -135,8 +135,8 @@ def random_weights(rng: np.random.Generator, kind: Type, n_out: int, k: int) -> 
         return top.astype(np.uint16).view(np.uint8)
     blocks = rng.integers(0, 256, (n_out, k // elements, size), np.uint8)
     for start in scale_offsets(kind):
-        scale = rng.standard_normal((n_out, k // elements, 1), np.float32).astype(np.float16) * np.float16(0.1)
-        blocks[..., start : start + 2] = scale.view(np.uint8)
+        scale = 0.1 * rng.standard_normal((n_out, k // elements, 1))
+        blocks[..., start : start + 2] = scale.astype(np.float16).view(np.uint8)
     return blocks.reshape(n_out, -1)
 
 
@@ -156,11 +156,12 @@ def matmul(isa: str, kind: Type, weights: Bytes, x: F32, split_rows: int = 0, sp
     n_rows, k = x.shape
     n_out, row_bytes = weights.shape
     prepared = aligned(table.prepared_size(n_rows, k))
-    out = np.full((n_rows, n_out + 3), np.nan, np.float32)  # a stride of its own; the margin must stay untouched
+    stride = n_out + 3  # the margin must stay untouched
+    out = np.full((n_rows, stride), np.nan, np.float32)
     for row0, row1 in parts(n_rows, split_rows):
         table.prepare(pointer(x), k, n_rows, k, row0, row1, pointer(prepared))
     for out0, out1 in parts(n_out, split_out):
-        table.run(pointer(weights), row_bytes, pointer(prepared), n_rows, k, out0, out1, pointer(out), n_out + 3)
+        table.run(pointer(weights), row_bytes, pointer(prepared), n_rows, k, out0, out1, pointer(out), stride)
     assert np.isnan(out[:, n_out:]).all()
     return np.ascontiguousarray(out[:, :n_out])
 
