@@ -432,8 +432,8 @@ extern void realm_import_generate(uint32_t session, const uint32_t *tokens, size
     uint32_t params_penalty_window, uint64_t params_seed, uint32_t params_ignore_end, const realm_bias *biases,
     size_t biases_len, uint32_t max_tokens, realm_result_u32 *result);
 /* The whole loop in one call; the ticket yields tokens as they come. An end token that ends it is yielded too, as
- * the last one;
- * a context that fills up fails the ticket (context-full) after the tokens before it. */
+ * the last
+ * one. When the context is full the ticket is ready with fewer tokens than asked for. */
 static inline realm_result_u32 realm_host_generate(uint32_t session, const uint32_t *tokens, size_t tokens_len,
     const realm_sampling *params, const realm_bias *biases, size_t biases_len, uint32_t max_tokens) {
     realm_result_u32 result;

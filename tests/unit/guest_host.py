@@ -182,13 +182,12 @@ class ScriptedHost:
         return handle
 
     def run(self, state: Session, max_tokens: int) -> Any:
-        for number in range(max_tokens):
-            if number:
-                self.add(state, [self.script[state.sampled - 1]])
+        for _ in range(max_tokens):
             token = self.draw(state)
             yield token
-            if token.is_end:
+            if token.is_end or len(state.tokens) == self.context_length:
                 return
+            self.add(state, [token.id])
 
     # -- tickets --
 

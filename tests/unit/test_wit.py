@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from realm._generated import abi
 
-from realm_build import gen, wit, wit_layout
+from realm_build import gen, native, wit, wit_layout
 from realm_build.paths import ROOT
 
 SOURCE = (ROOT / gen.SOURCE).read_text(encoding="utf-8")
@@ -174,6 +175,23 @@ def test_headers_compile_alone(header: str, tmp_path: Path) -> None:
         str(tmp_path / "a.o"),
     ]
     subprocess.run([sys.executable, "-m", "ziglang", "cc", *flags], check=True)
+
+
+class ImportInfo(ctypes.Structure):
+    """shim_import_info of host_python/native/shim.h."""
+
+    _fields_ = (("name", ctypes.c_char_p), ("params", ctypes.c_char_p), ("has_result", ctypes.c_uint32))
+
+
+def test_the_native_host_defines_the_same_imports() -> None:
+    library = ctypes.CDLL(str(native.install_library()))
+    library.shim_import_at.restype = ctypes.POINTER(ImportInfo)
+    rows = [library.shim_import_at(number).contents for number in range(library.shim_import_count())]
+    letters = {"i32": "i", "i64": "l", "f32": "f"}
+    assert [(row.name.decode(), row.params.decode(), bool(row.has_result)) for row in rows] == [
+        (item.name, "".join(letters[core] for core in item.params.split()), item.results == "i32")
+        for item in abi.IMPORTS
+    ]
 
 
 # ---- the Python glue ----

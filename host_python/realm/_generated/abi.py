@@ -454,8 +454,8 @@ class Host(Protocol):
     ) -> int:
         """
         The whole loop in one call; the ticket yields tokens as they come. An end token that ends it is
-        yielded too, as the last one;
-        a context that fills up fails the ticket (context-full) after the tokens before it.
+        yielded too, as the last
+        one. When the context is full the ticket is ready with fewer tokens than asked for.
         """
 
     def ticket_ready(self, ticket: int) -> TicketState: ...
