@@ -35,3 +35,29 @@ def cases(name: str) -> list[dict[str, Any]]:
     lines = (engine.VECTORS / f"tokenizer-{name}.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) > 300
     return [json.loads(line) for line in lines]
+
+
+CONTROL = {
+    "gpt2": ["<|endoftext|>"],
+    "llama-bpe": [
+        "<|begin_of_text|>",
+        "<|end_of_text|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|eot_id|>",
+    ],
+    "qwen2": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+}
+
+
+@pytest.mark.parametrize("name", CONTROL)
+def test_control_tokens_as_text_or_as_nothing(name: str) -> None:
+    """Byte-level vocabularies lose nothing: parsed ids give back the text, control tokens and all."""
+    with engine.open_realm(engine.VECTORS / f"tokenizer-{name}.gguf", mode="vocab") as opened:
+        for case in cases(name):
+            ids = case.get("special", case["ids"])
+            whole = ("<|begin_of_text|>" if name == "llama-bpe" else "") + case["text"]
+            assert engine.detokenized(opened, ids, special=True, text_start=False).decode() == whole
+            for token in CONTROL[name]:
+                whole = whole.replace(token, "")
+            assert engine.detokenized(opened, ids, text_start=False).decode() == whole
