@@ -18,9 +18,12 @@ import numpy as np
 import pytest
 import wasmtime
 
+from realm_build import ctest
+from realm_build.paths import ROOT, sources
+from realm_build.toolchain import INCLUDES
 from tests.unit import clib
 
-SOURCES = [clib.CORE / "sample.c", clib.CORE / "base.c"]
+SOURCES = sources("core/sample.c", "core/base.c")
 CONTRACT = "-ffp-contract=off"  # as the build tool compiles the core
 OK, INVALID_ARGUMENT, INVALID_MODEL = 0, 1, 11  # error codes of realm.wit
 MASK = (1 << 64) - 1
@@ -44,15 +47,14 @@ class Sampling:
 @functools.cache
 def library() -> tuple[Any, Any]:
     ffi = cffi.FFI()
-    public = re.sub(r"/\*.*?\*/", "", (clib.CORE / "include" / "realm.h").read_text(), flags=re.S)
+    public = re.sub(r"/\*.*?\*/", "", (ROOT / "core" / "include" / "realm.h").read_text(), flags=re.S)
     record = re.search(r"typedef struct realm_sampling \{.*?\} realm_sampling;", public, flags=re.S)
     assert record
     ffi.cdef("typedef int realm_status;")
     ffi.cdef("typedef struct realm_error { int32_t code; char message[256]; } realm_error;")
     ffi.cdef(record.group())
-    ffi.cdef(clib.declarations(clib.CORE / "sample.h"))
-    arguments = ["-O3", CONTRACT, "-shared", "-fPIC", *map(str, SOURCES)]
-    return ffi, ffi.dlopen(str(clib.compile_if_older(clib.OUT / "libsample_test.so", arguments, SOURCES)))
+    ffi.cdef(clib.declarations(ROOT / "core" / "sample.h"))
+    return ffi, ffi.dlopen(str(ctest.visible_library("sample", SOURCES)))
 
 
 class Sampler:
@@ -376,10 +378,10 @@ class WasmSampler:
         exports = [f"-Wl,--export={name}" for name in ("sample_token", "malloc")]
         command = [
             sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-wasi", "-mexec-model=reactor",
-            "-mcpu=generic+simd128", "-std=c11", "-O2", CONTRACT, *clib.INCLUDES, *map(str, SOURCES),
+            "-mcpu=generic+simd128", "-std=c11", "-O2", CONTRACT, *INCLUDES, *map(str, SOURCES),
             *exports, "-o", str(module),
         ]  # fmt: skip
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         engine = wasmtime.Engine()
         linker = wasmtime.Linker(engine)
         linker.define_wasi()

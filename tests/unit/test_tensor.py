@@ -12,13 +12,14 @@ import gguf
 import numpy as np
 import pytest
 
+from realm_build import ctest
+from realm_build.paths import ROOT, sources
 from tests.unit import clib
 
-NAMES = [
-    "tensor.c", "layer_store.c", "base.c", "blocks.c", "cpu/ops_portable.c", "cpu/attention_portable.c",
-    "platform/platform_posix.c",
-]  # fmt: skip
-SOURCES = [clib.CORE / name for name in NAMES]
+FILES = (
+    "core/tensor.c", "core/layer_store.c", "core/base.c", "core/blocks.c", "core/cpu/ops_portable.c",
+    "core/cpu/attention_portable.c", "core/platform/platform_posix.c",
+)  # fmt: skip
 OK, INVALID_ARGUMENT, OUT_OF_MEMORY, UNSUPPORTED_TYPE, INVALID_MODEL, NOT_FOUND, LIMIT = 0, 1, 3, 8, 11, 4, 15
 TYPES = ["F32", "F16", "BF16", "Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
 SCALES = {
@@ -43,10 +44,9 @@ def library() -> tuple[Any, Any, Any]:
         } realm_cache_stats;
         void cpu_fill_portable(cpu_ops *ops);
     """)
-    ffi.cdef(clib.declarations(clib.CORE / "tensor.h"))
-    ffi.cdef(clib.declarations(clib.CORE / "layer_store.h"))
-    arguments = ["-O2", "-ffp-contract=off", "-shared", "-fPIC", *map(str, SOURCES)]
-    lib = ffi.dlopen(str(clib.compile_if_older(clib.OUT / "libtensor_test.so", arguments, SOURCES)))
+    ffi.cdef(clib.declarations(ROOT / "core" / "tensor.h"))
+    ffi.cdef(clib.declarations(ROOT / "core" / "layer_store.h"))
+    lib = ffi.dlopen(str(ctest.visible_library("tensor", sources(*FILES))))
     room = ffi.new("uint64_t[]", 1024)  # more than the op table needs; its fields are not this test's matter
     ops = ffi.cast("cpu_ops *", room)
     lib.cpu_fill_portable(ops)
