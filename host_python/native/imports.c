@@ -49,6 +49,12 @@ static const char *put_u32(shim_guest *guest, uint32_t ret, realm_status status,
     return put_result(guest, ret, status, &value, sizeof value);
 }
 
+/* The same for a ticket: the guest has something to wait for now. */
+static const char *put_ticket(shim_guest *guest, uint32_t ret, realm_status status, uint32_t ticket) {
+    if (status == REALM_OK) guest->submissions++;
+    return put_u32(guest, ret, status, ticket);
+}
+
 /* result<list<...>, error-code> of count elements already in the guest at ptr. */
 static const char *put_list(shim_guest *guest, uint32_t ret, realm_status status, uint32_t ptr, uint64_t count) {
     uint32_t list[2] = {ptr, (uint32_t)count};
@@ -144,7 +150,7 @@ static const char *import_forward(shim_guest *guest, shim_value *a) {
     if (!tokens) return BAD_POINTER;
     uint32_t ticket = 0;
     realm_status status = realm_forward(guest->ctx, a[0].u32, tokens, a[2].u32, &ticket, NULL);
-    return put_u32(guest, a[3].u32, status, ticket);
+    return put_ticket(guest, a[3].u32, status, ticket);
 }
 
 /* (session, first, count, tokens, count-tokens, ret) */
@@ -154,7 +160,7 @@ static const char *import_forward_layers(shim_guest *guest, shim_value *a) {
     uint32_t ticket = 0;
     realm_status status =
         realm_forward_layers(guest->ctx, a[0].u32, a[1].u32, a[2].u32, tokens, a[4].u32, &ticket, NULL);
-    return put_u32(guest, a[5].u32, status, ticket);
+    return put_ticket(guest, a[5].u32, status, ticket);
 }
 
 static const char *import_score(shim_guest *guest, shim_value *a) {
@@ -162,7 +168,7 @@ static const char *import_score(shim_guest *guest, shim_value *a) {
     if (!tokens) return BAD_POINTER;
     uint32_t ticket = 0;
     realm_status status = realm_score(guest->ctx, a[0].u32, tokens, a[2].u32, &ticket, NULL);
-    return put_u32(guest, a[3].u32, status, ticket);
+    return put_ticket(guest, a[3].u32, status, ticket);
 }
 
 /* The flat fields of `params: sampling` and `biases: list<bias>`, twelve values from a[0] on. The biases are split into the two
@@ -223,7 +229,7 @@ static const char *import_generate(shim_guest *guest, shim_value *a) {
         status = realm_generate(guest->ctx, a[0].u32, tokens, a[2].u32, &params, a[15].u32, &ticket, NULL);
     }
     free(owned);
-    return put_u32(guest, a[16].u32, status, ticket);
+    return put_ticket(guest, a[16].u32, status, ticket);
 }
 
 /* ---- tickets ---- */
@@ -337,13 +343,13 @@ static const char *import_tensor_drop(shim_guest *guest, shim_value *a) {
 static const char *import_matmul(shim_guest *guest, shim_value *a) {
     uint32_t ticket = 0;
     realm_status status = realm_matmul(guest->ctx, a[0].u32, a[1].u32, &ticket, NULL);
-    return put_u32(guest, a[2].u32, status, ticket);
+    return put_ticket(guest, a[2].u32, status, ticket);
 }
 
 static const char *import_matmul_transposed(shim_guest *guest, shim_value *a) {
     uint32_t ticket = 0;
     realm_status status = realm_matmul_transposed(guest->ctx, a[0].u32, a[1].u32, &ticket, NULL);
-    return put_u32(guest, a[2].u32, status, ticket);
+    return put_ticket(guest, a[2].u32, status, ticket);
 }
 
 static const char *import_store_layer(shim_guest *guest, shim_value *a) {
@@ -354,7 +360,7 @@ static const char *import_store_layer(shim_guest *guest, shim_value *a) {
 static const char *import_load_layer(shim_guest *guest, shim_value *a) {
     uint32_t ticket = 0;
     realm_status status = realm_load_layer(guest->ctx, a[0].u64, &ticket, NULL);
-    return put_u32(guest, a[1].u32, status, ticket);
+    return put_ticket(guest, a[1].u32, status, ticket);
 }
 
 static const char *import_cache_stats(shim_guest *guest, shim_value *a) {

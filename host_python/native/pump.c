@@ -452,30 +452,35 @@ static void announce_output(shim_guest *guest, slot *which) {
     tell(guest, SHIM_OUTPUT, which->handle, REALM_OK);
 }
 
-/* Polls a request until it waits or its turn is over. A guest that says pending while no ticket is open gets one more poll (the
- * last ticket may have ended in between) and is then stalled, as nothing could ever wake it. */
+/* What a poll that ended in `pending` or `output` says about the request. */
+typedef enum verdict { WAITS, GOES_ON, IDLE } verdict;
+
+/* A request waits while a ticket is open. When the last one ended during the poll, or the guest submitted work that has ended
+ * already, another poll will see it. Pending with neither is idle: nothing could ever wake the guest. */
+static verdict judge_step(shim_guest *guest, uint32_t index, int *step) {
+    uint64_t submissions = guest->submissions, emitted = guest->slots[index].emitted;
+    bool had_open = realm_context_open_tickets(guest->ctx) > 0;
+    *step = poll_once(guest, index);
+    if (*step < 0) return WAITS;
+    bool moved = guest->submissions != submissions || guest->slots[index].emitted != emitted;
+    if (*step == STEP_OUTPUT) return moved ? GOES_ON : IDLE;
+    if (realm_context_open_tickets(guest->ctx)) return WAITS;
+    return had_open || moved ? GOES_ON : IDLE;
+}
+
+/* Polls a request until it waits or its turn is over. */
 static void poll_request(shim_guest *guest, uint32_t index) {
-    bool idle = false;
     for (uint32_t steps = 0; steps < TURN_STEPS; steps++) {
-        uint64_t emitted = guest->slots[index].emitted;
-        int step = poll_once(guest, index);
+        int step;
+        verdict now = judge_step(guest, index, &step);
         if (step < 0) return;
         slot *which = &guest->slots[index];
         announce_output(guest, which);
-        if (step == STEP_PENDING) {
-            if (realm_context_open_tickets(guest->ctx)) return;
-            if (idle) {
-                end_request(guest, which, SHIM_FAILED, REALM_E_STALLED);
-                return;
-            }
-            idle = true;
-        } else {
-            idle = false;
-            which->idle_steps = which->emitted == emitted ? which->idle_steps + 1 : 0;
-            if (which->idle_steps > IDLE_STEPS) {
-                end_request(guest, which, SHIM_FAILED, REALM_E_STALLED);
-                return;
-            }
+        if (now == WAITS) return;
+        which->idle_steps = now == IDLE ? which->idle_steps + 1 : 0;
+        if (which->idle_steps > (step == STEP_PENDING ? 1 : IDLE_STEPS)) {
+            end_request(guest, which, SHIM_FAILED, REALM_E_STALLED);
+            return;
         }
     }
     queue_again(guest);

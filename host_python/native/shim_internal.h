@@ -46,6 +46,7 @@ struct shim_guest {
     slot *slots;
     uint32_t slot_count, slot_cap;
     uint64_t text_held;
+    uint64_t submissions; /* tickets the guest was given */
     bytes log;
 };
 
