@@ -62,6 +62,7 @@ class ScriptedHost:
         self.forwards = 0
         self.slices: list[tuple[int, int]] = []
         self.cancelled = 0
+        self.settings: list[tuple[abi.Sampling, list[abi.Bias]]] = []  # of every sample and generate
         self.text: dict[int, str] = {}
 
     # -- models --
@@ -159,6 +160,7 @@ class ScriptedHost:
         state = self.sessions[session]
         if not state.logits or state.busy:
             raise abi.InterfaceError(abi.ErrorCode.INVALID_ARGUMENT)
+        self.settings.append((params, list(biases)))
         return self.draw(state)
 
     def draw(self, state: Session) -> abi.Token:
@@ -176,6 +178,7 @@ class ScriptedHost:
         max_tokens: int,
     ) -> int:
         state = self.sessions[session]
+        self.settings.append((params, list(biases)))
         self.add(state, tokens)
         handle = self.submit(state, lambda: None)
         self.tickets[handle].source = self.run(state, max_tokens)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from realm._generated import abi
 
 from realm_build import guest as guest_build
-from tests.unit.guest_host import ScriptedHost, drive, expected, instantiate, request
+from tests.unit.guest_host import GREEDY, ScriptedHost, drive, expected, instantiate, request
 
 WORDS = [
     b"<end>",
@@ -162,6 +162,35 @@ def test_a_truncated_list_of_stops_is_refused(module: Path, cut: int) -> None:
     whole = request(stops=[b"abc"])
     with pytest.raises(abi.InterfaceError, match="invalid-argument"):
         guest.start(dataclasses.replace(whole, stops=whole.stops[:cut]))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_settings_reach_the_host_unchanged(module: Path, mode: abi.Mode) -> None:
+    params = abi.Sampling(0.75, 40, 0.5, 0.125, 1.25, -0.5, 2.0, 17, 2**64 - 3, False)
+    biases = [abi.Bias(3, -1.5), abi.Bias(2**32 - 1, 4.0)]
+    host = ScriptedHost(WORDS, [2])
+    run(module, host, mode=mode, params=params, biases=biases)
+    assert host.settings == [(params, biases)] * (1 if mode is abi.Mode.WHOLE else 2)
+
+
+@pytest.mark.parametrize("mode", [abi.Mode.GRANULAR, abi.Mode.LAYERS])
+def test_end_tokens_can_be_ignored(module: Path, mode: abi.Mode) -> None:
+    host = ScriptedHost(WORDS, [2, 0, 3])
+    params = dataclasses.replace(GREEDY, ignore_end=True)
+    report, text = run(module, host, mode=mode, params=params, max_tokens=3)
+    assert (report.finish, text) == (abi.Finish.LENGTH, " Paris<end> is")
+
+
+@pytest.mark.parametrize(("prompt", "text"), [(b"", "Paris is"), (b"x", " Paris is")])
+def test_a_text_without_prompt_begins_without_the_tokenizers_space(
+    module: Path, prompt: bytes, text: str
+) -> None:
+    assert run(module, ScriptedHost(WORDS, [2, 3]), prompt=prompt)[1] == text
+
+
+def test_nothing_to_continue_is_an_invalid_argument(module: Path) -> None:
+    report, _ = run(module, ScriptedHost(WORDS, [2]), prompt=b"", add_special=False)
+    assert (report.finish, report.error) == (abi.Finish.FAILED, abi.ErrorCode.INVALID_ARGUMENT)
 
 
 def test_an_unknown_model_fails_the_request(module: Path) -> None:
