@@ -10,12 +10,13 @@ import os
 import re
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from .incremental import run_steps
 from .native import compile_files, core_sources, link_step
 from .paths import BUILD, ROOT, BuildError, relative, sources
-from .toolchain import Compiler, sanitizing_compiler
+from .toolchain import Compiler, host_target, release_compiler, sanitizing_compiler
 
 # What sanitizers must do for a test: stop at once, and say where.
 SANITIZER_OPTIONS = {
@@ -49,6 +50,16 @@ def build_program(compiler: Compiler, *files: Path, link_flags: Sequence[str] = 
     program = BUILD / "ctest" / compiler.kind / files[0].stem
     run_steps([link_step(compiler, objects, program, link_flags)])
     return program
+
+
+def visible_library(name: str, files: Sequence[Path]) -> Path:
+    """A shared library of some of the core's files, compiled as released but with every symbol visible."""
+    release = release_compiler(host_target())
+    compiler = replace(release, kind=f"{release.kind}-visible")
+    objects = compile_files(compiler, files, ("-fvisibility=default",))
+    output = BUILD / "ctest" / compiler.kind / f"{name}.so"
+    run_steps([link_step(compiler, objects, output, ("-shared",))])
+    return output
 
 
 def linked_sources(compiler: Compiler, source: Path) -> list[Path]:

@@ -33,11 +33,6 @@ def core_files() -> list[Path]:
 @functools.cache
 def load() -> tuple[Any, Any]:
     """(ffi, lib) with the declarations of gguf.h and tokenizer.h."""
-    release = toolchain.release_compiler(toolchain.host_target())
-    compiler = dataclasses.replace(release, kind=f"{release.kind}-visible")
-    objects = native.compile_files(compiler, core_files(), ("-fvisibility=default",))
-    output = BUILD / "native" / compiler.kind / "text.so"
-    run_steps([native.link_step(compiler, objects, output, ("-shared",))])
     ffi = cffi.FFI()
     ffi.cdef("typedef int realm_status; const char *realm_status_name(realm_status status);")
     ffi.cdef("typedef struct realm_error { int32_t code; char message[256]; } realm_error;")
@@ -45,7 +40,7 @@ def load() -> tuple[Any, Any]:
     ffi.cdef("size_t unicode_decode(const char *p, size_t n, uint32_t *code);")
     for header in ("gguf.h", "tokenizer.h", "pretokenize.h"):
         ffi.cdef(declarations(ROOT / "core" / header))
-    return ffi, ffi.dlopen(str(output))
+    return ffi, ffi.dlopen(str(ctest.visible_library("text", core_files())))
 
 
 def declarations(header: Path) -> str:

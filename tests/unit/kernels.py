@@ -7,7 +7,6 @@ every test also proves that nothing behind a tensor is read.
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import functools
 import mmap
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as Type
 from numpy.typing import NDArray
 
-from realm_build.incremental import run_steps
+from realm_build import ctest
 from realm_build.paths import sources
 
 F32 = NDArray[np.float32]
@@ -75,13 +74,8 @@ class Ops(ctypes.Structure):
 @functools.cache
 def library() -> ctypes.CDLL:
     """The release compiler's kernels, flags and all, with every symbol visible."""
-    release = toolchain.release_compiler(toolchain.host_target())
-    compiler = dataclasses.replace(release, kind=f"{release.kind}-visible")
     files = sources("core/base.c", "core/blocks.c", "core/cpu/*.c")
-    objects = native.compile_files(compiler, files, ("-fvisibility=default",))
-    output = BUILD / "native" / compiler.kind / "kernels.so"
-    run_steps([native.link_step(compiler, objects, output, ("-shared",))])
-    return ctypes.CDLL(str(output))
+    return ctypes.CDLL(str(ctest.visible_library("kernels", files)))
 
 
 @functools.cache

@@ -16,6 +16,8 @@ from typing import Any
 import cffi
 import pytest
 
+from realm_build import ctest
+from realm_build.paths import ROOT, sources
 from tests.unit import clib
 
 CASES: list[dict[str, Any]] = json.loads(
@@ -30,18 +32,15 @@ PLAIN_SETTINGS += ["repetition_penalty", "frequency_penalty", "presence_penalty"
 @functools.cache
 def sampler() -> tuple[Any, Any]:
     """(ffi, lib) of core/sample.c alone."""
-    header = (clib.CORE / "include" / "realm.h").read_text(encoding="utf-8")
+    header = (ROOT / "core" / "include" / "realm.h").read_text(encoding="utf-8")
     struct = re.search(r"typedef struct realm_sampling \{.*?\} realm_sampling;", header, re.S)
     assert struct is not None
     ffi = cffi.FFI()
     ffi.cdef("typedef int realm_status;")
     ffi.cdef("typedef struct realm_error { int32_t code; char message[256]; } realm_error;")
     ffi.cdef(re.sub(r"/\*.*?\*/", "", struct.group(0)))
-    ffi.cdef(clib.declarations(clib.CORE / "sample.h"))
-    files = [clib.CORE / "sample.c", clib.CORE / "base.c"]
-    # No contraction, as in the product's build: the sampler's arithmetic is the same on every machine.
-    options = ["-O2", "-shared", "-fPIC", "-ffp-contract=off", *map(str, files)]
-    return ffi, ffi.dlopen(str(clib.compile_if_older(clib.OUT / "libsample_vectors.so", options, files)))
+    ffi.cdef(clib.declarations(ROOT / "core" / "sample.h"))
+    return ffi, ffi.dlopen(str(ctest.visible_library("sample", sources("core/sample.c", "core/base.c"))))
 
 
 def draws(case: dict[str, Any], count: int) -> list[int]:
