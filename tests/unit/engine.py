@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import realm
 from numpy.typing import NDArray
+from realm._host_session import HostSession
 from realm._library import library
 from realm._model import Model, ModelOptions
 
@@ -26,6 +27,7 @@ CPU_FEATURES = {  # REALM_CPU_... of realm.h; each set needs those before it
     "avx512": ["portable", "avx2", "avx512"],
 }
 KERNELS = [name for index, name in enumerate(CPU_FEATURES) if library().realm_cpu_features() & (1 << index)]
+KV_F32 = 1  # REALM_KV_F32
 EXACT = {"portable"}
 
 needs_assets = pytest.mark.skipif("REALM_ASSETS" not in os.environ, reason="skipped: REALM_ASSETS not set")
@@ -45,10 +47,15 @@ def open_realm(path: Path, isa: str | None = None, mode: str = "full") -> Iterat
         yield opened
 
 
-def logits(path: Path, ids: list[int], isa: str | None = None) -> NDArray[np.float32]:
-    """(number of ids, vocabulary)"""
+def logits(path: Path, ids: list[int], isa: str | None = None, chunk: int = 0) -> NDArray[np.float32]:
+    """(number of ids, vocabulary); in one forward pass, or in passes of `chunk` ids each."""
     with open_realm(path, isa) as opened:
-        return opened.logits(ids)
+        if not chunk:
+            return opened.logits(ids)
+        model, size = opened.model.shared(), opened.model.info.vocab_size
+        with HostSession(opened._engine, model, KV_F32) as session:
+            parts = [session.logits(ids[at : at + chunk], size) for at in range(0, len(ids), chunk)]
+        return np.concatenate(parts)
 
 
 def greedy(path: Path, prompt: str, count: int, isa: str | None = None, **settings: Any) -> list[int]:

@@ -18,6 +18,7 @@ F32_BOUND, HALF_BOUND = 1e-3, 2e-2
 LLAMA_CPP_FACTOR = 2.0  # a quantized file may be off by at most this times what llama.cpp is
 GELU_TABLE_ERROR = 0.1  # llama.cpp's own: its GELU is a table of half floats, and gemma2 is full of it
 
+CHUNKS = [0, 1]  # all ids in one forward pass, or one by one
 SYNTH = {"llama": "synth-llama", "llama3-ropefreqs": "synth-llama3-ropefreqs", "qwen2": "synth-qwen2"}
 TRAINED_F32 = ["stories260K-f32", "stories260K-ggml-org", "babyllama-tok105-f32"]
 TRAINED_QUANTIZED = ["stories260K-q4_0", "stories260K-q8_0", "babyllama-tok105-q8_0"]
@@ -82,25 +83,26 @@ def test_trained_f32(name: str, isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", engine.KERNELS)
+@pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize("name", TRAINED_QUANTIZED)
-def test_trained_quantized(name: str, isa: str) -> None:
+def test_trained_quantized(name: str, chunk: int, isa: str) -> None:
     """The file's largest error over all prompts, beside llama.cpp's largest over the same."""
     stored, errors, peer_errors = arrays(name), [], []
-    with engine.open_realm(model(name), isa) as opened:
-        for index in range(len(facts(name)["prompts"])):
-            made = opened.logits(stored[f"p{index}_ids"].tolist())[-1]
-            exact, peer = stored[f"p{index}_last_numpy64"], stored[f"p{index}_last_llamacpp"]
-            errors.append(np.abs(made - exact).max())
-            peer_errors.append(np.abs(peer - exact).max())
+    for index in range(len(facts(name)["prompts"])):
+        made = engine.logits(model(name), stored[f"p{index}_ids"].tolist(), isa, chunk)[-1]
+        exact, peer = stored[f"p{index}_last_numpy64"], stored[f"p{index}_last_llamacpp"]
+        errors.append(np.abs(made - exact).max())
+        peer_errors.append(np.abs(peer - exact).max())
     assert max(errors) <= LLAMA_CPP_FACTOR * max(peer_errors)
 
 
 @pytest.mark.parametrize("isa", engine.KERNELS)
+@pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize("key", ["f32", "f16", "bf16", *LLAMA256_QUANTIZED])
-def test_llama256(key: str, isa: str) -> None:
+def test_llama256(key: str, chunk: int, isa: str) -> None:
     stored = arrays("synth_llama256_quants")
     name = "synth-llama256" if key == "f32" else f"synth-llama256-{key}"
-    made = engine.logits(model(name), stored["ids"].tolist(), isa)
+    made = engine.logits(model(name), stored["ids"].tolist(), isa, chunk)
     error = np.abs(made - stored[f"{key}_numpy64"]).max()
     peer = np.abs(stored[f"{key}_llamacpp"] - stored[f"{key}_numpy64"]).max()
     assert error < {"f32": F32_BOUND, "f16": HALF_BOUND, "bf16": HALF_BOUND}.get(key, LLAMA_CPP_FACTOR * peer)

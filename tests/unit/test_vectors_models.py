@@ -23,15 +23,18 @@ HALF_BOUND = (
 )
 INT8_SLACK = 2.0  # times the error that rounding activations to int8 makes in the reference itself
 
+# Ids in one forward pass: all, as a prompt is; one by one, as generation is; a few, as joined realms are.
+CHUNKS = [0, 1, 3]
 ARCHITECTURES = ["llama3", "llama-linear", "mistral", "qwen2", "gemma2"]
 QUANTS: dict[str, Any] = json.loads((engine.VECTORS / "quant_models.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("isa", engine.KERNELS)
+@pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_architecture_logits(name: str, isa: str) -> None:
+def test_architecture_logits(name: str, chunk: int, isa: str) -> None:
     vector = load(name)
-    made = engine.logits(engine.VECTORS / f"model-{name}.gguf", vector["ids"], isa)
+    made = engine.logits(engine.VECTORS / f"model-{name}.gguf", vector["ids"], isa, chunk)
     for position, text in vector["logits"].items():
         assert difference(made[int(position)], text) < F32_BOUND, f"position {position}"
 
@@ -64,10 +67,11 @@ def test_weights_are_those_of_the_vectors(name: str) -> None:
 
 
 @pytest.mark.parametrize("isa", engine.KERNELS)
+@pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize("name", quant_models.TYPES)
-def test_block_type_logits(name: str, isa: str, folder: Path) -> None:
+def test_block_type_logits(name: str, chunk: int, isa: str, folder: Path) -> None:
     vector = QUANTS["models"][name]
-    made = engine.logits(quant_models.build(name, folder), QUANTS["ids"], isa)
+    made = engine.logits(quant_models.build(name, folder), QUANTS["ids"], isa, chunk)
     bound = block_type_bound(name, isa)
     assert difference(made[QUANTS["middle"]], vector["middle"]) < bound
     assert difference(made[-1], vector["last"]) < bound
@@ -97,3 +101,11 @@ def load(name: str) -> dict[str, Any]:
 
 def difference(made: NDArray[np.float32], text: str) -> float:
     return float(np.abs(made - np.frombuffer(bytes.fromhex(text), "<f4")).max())
+
+
+@pytest.mark.parametrize("name", ["Q8_0", "Q4_K"])
+def test_portable_logits_do_not_depend_on_the_batch(name: str, folder: Path) -> None:
+    path = quant_models.build(name, folder)
+    whole = engine.logits(path, QUANTS["ids"], "portable")
+    for chunk in (1, 3, 7):
+        np.testing.assert_array_equal(engine.logits(path, QUANTS["ids"], "portable", chunk), whole)
