@@ -18,7 +18,9 @@ import pytest
 
 from realm_build import ctest
 from realm_build.paths import ROOT, sources
-from tests.unit import clib
+from tests.reference import reference
+from tests.unit import clib, engine
+from tests.vectors import make_samplers
 
 CASES: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "vectors" / "samplers.json").read_text(encoding="utf-8")
@@ -117,3 +119,20 @@ def test_vectors_cover_every_setting() -> None:
         assert len({case["settings"][name] for case in CASES}) >= 3
     assert any(len(case["kept"]) == 1 for case in CASES)
     assert any(case["settings"]["bias"] for case in CASES)
+
+
+@pytest.mark.parametrize("mode", ["granular", "whole"])
+def test_first_tokens_of_many_seeds(mode: str) -> None:
+    """Through the guest: settings arrive at the sampler, and seeds one after the other are independent draws."""
+    settings: dict[str, Any] = {"temperature": 1.5, "top_k": 8, "top_p": 0.9, "min_p": 0.02}
+    path, prompt, count = engine.VECTORS / "model-qwen2.gguf", "The capital", 600
+    with engine.open_realm(path) as opened:
+        ids = opened.tokenize(prompt, add_special=True)
+        settings["ignore_end"] = True
+        results = [opened.generate(prompt, max_tokens=1, mode=mode, seed=n, **settings) for n in range(count)]
+    made = [result.tokens[0] for result in results]
+    logits = reference.logits(reference.load(path), ids)[-1].tolist()
+    kept, probabilities = make_samplers.keep(logits, ids, {**make_samplers.OFF, **settings})
+    assert set(made) <= set(kept)
+    expected = dict(zip(kept, (count * value for value in probabilities), strict=True))
+    assert chi_square_excess({token: made.count(token) for token in made}, expected) < 5
