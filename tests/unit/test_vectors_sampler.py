@@ -123,7 +123,7 @@ def test_vectors_cover_every_setting() -> None:
 
 @pytest.mark.parametrize("mode", ["granular", "whole"])
 def test_first_tokens_of_many_seeds(mode: str) -> None:
-    """Through the guest: settings arrive at the sampler, and seeds one after the other are independent draws."""
+    """Through the guest: settings arrive at the sampler, and neighbouring seeds are independent draws."""
     settings: dict[str, Any] = {"temperature": 1.5, "top_k": 8, "top_p": 0.9, "min_p": 0.02}
     path, prompt, count = engine.VECTORS / "model-qwen2.gguf", "The capital", 600
     with engine.open_realm(path) as opened:
