@@ -8,16 +8,14 @@ What crashes is kept in `tests/fuzz/crashes/NAME/` and replayed by every later r
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from . import bootstrap
 from .ctest import build_program, environment
 from .paths import BUILD, ROOT, BuildError, relative, sources
-from .toolchain import Compiler, sanitizing_compiler
+from .toolchain import Compiler, has_clang, sanitizing_compiler
 
 FUZZ = ROOT / "tests" / "fuzz"
 INPUT_TIMEOUT_SECONDS = 10  # for one input: hostile bytes must not cost more than this under sanitizers
@@ -55,34 +53,20 @@ def find_harnesses(names: Sequence[str] | None) -> list[Path]:
 
 def install_clang() -> None:
     """As root on Debian; elsewhere the tests go on with what is there."""
-    if has_libfuzzer() or not bootstrap.is_root():
+    if has_clang() or not bootstrap.is_root():
         return
     try:
         bootstrap.install_packages({"clang": "tests in C", "libclang-rt-14-dev": "its sanitizers, libFuzzer"})
     except BuildError as error:
         print(f"[fuzz] no clang here, going on without libFuzzer\n{error}", flush=True)
+    has_clang.cache_clear()
 
 
 def choose_driver() -> tuple[Compiler, str]:
     install_clang()
-    if has_libfuzzer():
-        return sanitizing_compiler(fuzzer=True), "libfuzzer"
+    if has_clang():
+        return sanitizing_compiler("fuzzer"), "libfuzzer"
     return sanitizing_compiler(), "standalone"
-
-
-def has_libfuzzer() -> bool:
-    """clang alone is not enough: Debian keeps its run-time libraries in another package."""
-    if shutil.which("clang") is None:
-        return False
-    program = (
-        "#include <stdint.h>\n#include <stddef.h>\nint LLVMFuzzerTestOneInput(const uint8_t *d, size_t n);\n"
-    )
-    program += "int LLVMFuzzerTestOneInput(const uint8_t *d, size_t n) { return n > 9999 ? d[0] : 0; }\n"
-    with tempfile.TemporaryDirectory() as folder:
-        command = ["clang", "-fsanitize=fuzzer,address,undefined", "-x", "c", "-", "-o", f"{folder}/probe"]
-        return (
-            subprocess.run(command, input=program.encode(), capture_output=True, check=False).returncode == 0
-        )
 
 
 def build_harness(compiler: Compiler, driver: str, harness: Path) -> Path:

@@ -67,7 +67,7 @@ def set_up() -> Counts:
 def run_examples() -> Counts:
     """Starts every example as a user would, with a question typed into it; each must end well by itself."""
     verdicts = []
-    for example in sources("examples/*.py"):
+    for example in sources("examples/python/*.py"):
         done = subprocess.run(
             [sys.executable, str(example)], cwd=ROOT, input=EXAMPLE_INPUT, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, timeout=EXAMPLE_TIMEOUT_SECONDS, check=False,

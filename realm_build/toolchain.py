@@ -6,12 +6,15 @@ machine. Sanitizers need a compiler with their run-time libraries: clang, then g
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import os
 import platform
 import shutil
+import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,28 +145,48 @@ def release_compiler(target: Target) -> Compiler:
 
 # ---- sanitizers: what the machine has ----
 
+SANITIZERS = {
+    "address": "address,undefined",
+    "fuzzer": "fuzzer-no-link,address,undefined",
+    "thread": "thread",
+}
 
-def sanitizing_compiler(fuzzer: bool = False) -> Compiler:
-    """The best sanitizers here: clang or gcc with ASan and UBSan, else zig with UBSan alone.
 
-    With `fuzzer`, clang adds libFuzzer's coverage instrumentation and driver.
+def sanitizing_compiler(checks: str = "address") -> Compiler:
+    """The best compiler here for `checks`: "address" (with undefined behaviour), "thread", or "fuzzer".
+
+    "fuzzer" is "address" plus the coverage instrumentation of clang's libFuzzer. zig brings no run-time for
+    addresses: with it alone only undefined behaviour is seen.
     """
     host = host_target()
-    for name in ("clang", "gcc"):
-        if shutil.which(name):
-            wanted = "fuzzer-no-link,address,undefined" if fuzzer and name == "clang" else "address,undefined"
-            checks = (f"-fsanitize={wanted}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
-            return _sanitizing(name, (name,), checks, host, "address,undefined")
-    zig_checks = ("-fsanitize=undefined", "-fno-sanitize-recover=all")
-    return _sanitizing("zig", (zig(), "cc", "-target", host.zig), zig_checks, host, "undefined")
+    flags = ("-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
+    for name, usable in (("clang", has_clang()), ("gcc", shutil.which("gcc") is not None)):
+        if usable:
+            wanted = SANITIZERS["address" if name == "gcc" and checks == "fuzzer" else checks]
+            return _sanitizing(name, (name,), (f"-fsanitize={wanted}", *flags), host, wanted)
+    wanted = "thread" if checks == "thread" else "undefined"
+    zig_flags = (f"-fsanitize={wanted}", *(("-fno-sanitize=undefined",) if checks == "thread" else flags))
+    return _sanitizing("zig", (zig(), "cc", "-target", host.zig), zig_flags, host, wanted)
+
+
+@functools.cache
+def has_clang() -> bool:
+    """clang alone is not enough: Debian keeps its sanitizers and libFuzzer in another package."""
+    if shutil.which("clang") is None:
+        return False
+    program = (
+        b"int LLVMFuzzerTestOneInput(const unsigned char *d, unsigned long n) { return n > 9 ? d[0] : 0; }"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["clang", "-fsanitize=fuzzer,address,undefined", "-x", "c", "-", "-o", f"{folder}/probe"]
+        return subprocess.run(command, input=program, capture_output=True, check=False).returncode == 0
 
 
 def _sanitizing(
     name: str, command: tuple[str, ...], checks: tuple[str, ...], host: Target, label: str
 ) -> Compiler:
-    fuzzing = "-fuzz" if any("fuzzer" in flag for flag in checks) else ""
     return Compiler(
-        kind=f"sanitize-{name}{fuzzing}",
+        kind=f"{name}-{label.replace(',', '-')}",
         command=command,
         flags=("-std=c11", "-O1", "-g", *checks, "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"),
         link_flags=(*checks, "-lm", "-lpthread"),
