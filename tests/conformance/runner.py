@@ -121,7 +121,7 @@ def check_contains(answer: Json, value: str, again: Again) -> None:
 
 
 def check_greedy(answer: Json, value: Json, again: Again) -> None:
-    """Tokens are compared as far as the oracle's best logit was ahead of its second by more than the bound."""
+    """Tokens are compared as far as the oracle's best logit leads its second by more than the bound."""
     sure = next((i for i, gap in enumerate(value["gaps"]) if gap <= value["bound"]), len(value["tokens"]))
     expected = value["tokens"][:sure]
     assert answer.get("tokens", [])[:sure] == expected, f"expected {expected}, got {shortened(answer)}"
