@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import random
 import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from realm._generated import abi
 
@@ -98,6 +100,13 @@ def test_a_context_that_fills_up_ends_by_length(module: Path, mode: abi.Mode) ->
         abi.Finish.LENGTH,
         " Paris is the",
     )  # 4 + 2 in the context, 1 only sampled
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_prompt_that_fills_the_context_gives_one_token(module: Path, mode: abi.Mode) -> None:
+    host = ScriptedHost(WORDS, [2, 3], context_length=6, prompt_tokens=6)
+    report, text = run(module, host, mode=mode)
+    assert (report.finish, text) == (abi.Finish.LENGTH, " Paris")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -268,6 +277,39 @@ def test_every_mode_makes_what_python_makes(
         encoded = [stop.encode() for stop in stops]
         report, text = run(module, host, mode=mode, stops=encoded, max_tokens=max_tokens)
         assert (report.finish, text, list(report.tokens)) == (wanted.finish, wanted.text, wanted.tokens)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    pieces=st.lists(st.text(alphabet="ab", min_size=1, max_size=4), min_size=1, max_size=12),
+    stops=st.lists(st.text(alphabet="ab", min_size=3, max_size=9), min_size=1, max_size=3),
+)
+@example(pieces=["aabaa", "abaa", "aa"], stops=["aabaaaa"])
+def test_stop_strings_that_overlap_themselves(module: Path, pieces: list[str], stops: list[str]) -> None:
+    vocabulary = [b"<end>", *(piece.encode() for piece in pieces)]
+    script = list(range(1, len(vocabulary)))
+    wanted = expected(vocabulary, script, stops, 100)
+    host = ScriptedHost(vocabulary, script, delay=0)
+    report, text = run(module, host, mode=abi.Mode.WHOLE, stops=[stop.encode() for stop in stops])
+    assert (report.finish, text, list(report.tokens)) == (wanted.finish, wanted.text, wanted.tokens)
+
+
+BORDERS = b"\x00\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0\xc1\xc2\xdf\xe0\xe1\xec\xed\xee\xef\xf0\xf1\xf3\xf4\xf5\xff"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ill_formed_utf8_is_repaired_as_python_does(module: Path, seed: int) -> None:
+    """Every three bytes at the borders of the ranges of UTF-8, and some four, cut into tokens anywhere."""
+    chance = random.Random(seed)
+    parts = [bytes(three) for three in itertools.product(BORDERS, repeat=3)]
+    parts += [bytes(chance.choices(BORDERS, k=4)) for _ in range(20000)]
+    data = b"".join(part + b"." * chance.randrange(2) for part in parts)
+    cuts = sorted(chance.sample(range(len(data)), 300))
+    vocabulary = [b"<end>", *(data[a:b] for a, b in itertools.pairwise([0, *cuts, len(data)]))]
+    script = list(range(1, len(vocabulary)))
+    report, text = run(module, ScriptedHost(vocabulary, script), mode=abi.Mode.WHOLE, max_tokens=1000)
+    assert report.finish is abi.Finish.END
+    assert text == data.decode("utf-8", "replace")
 
 
 # ---- the example guest ----
