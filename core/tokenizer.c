@@ -364,18 +364,13 @@ static size_t next_special(const tokenizer *tok, const char *text, size_t size, 
 
 static realm_status encode_text(encoder *e, const char *text, size_t size, bool parse_special) {
     realm_status status = REALM_OK;
-    bool after_special = true;
     for (size_t pos = 0; status == REALM_OK && pos < size;) {
         uint32_t id;
         size_t end = next_special(e->tok, text, size, pos, parse_special, &id);
-        if (end > pos) {
-            status = e->tok->family->encode(e, text + pos, end - pos, after_special);
-            after_special = false;
-        }
+        if (end > pos) status = e->tok->family->encode(e, text + pos, end - pos);
         pos = end;
         if (id == TOKENIZER_NONE || status != REALM_OK) continue;
         encoder_emit(e, id);
-        after_special = true;
         pos += e->tok->tokens[id].size;
     }
     return status;
@@ -443,7 +438,7 @@ static size_t close_lone_apostrophes(char *text, size_t size) { /* " ' " -> "'" 
         bool is_lone = c == '\'' && before == ' ' && i + 1 < size && text[i + 1] == ' ';
         if (is_lone) kept--;
         text[kept++] = c;
-        before = is_lone ? 0 : c;
+        before = c;
         i += is_lone;
     }
     return kept;

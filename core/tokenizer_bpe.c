@@ -141,8 +141,7 @@ static realm_status encode_piece(encoder *e, const char *text, size_t size) {
     return encoder_merge(e, text, bpe_lookup);
 }
 
-static realm_status bpe_encode(encoder *e, const char *text, size_t size, bool after_special) {
-    (void)after_special;
+static realm_status bpe_encode(encoder *e, const char *text, size_t size) {
     realm_status status = REALM_OK;
     for (size_t pos = 0; status == REALM_OK && pos < size;) {
         size_t end = e->tok->pre->next(text, size, pos);

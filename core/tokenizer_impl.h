@@ -94,8 +94,8 @@ struct tokenizer_family {
     uint32_t (*make_text)(token *t, gguf_string text, char *out);
     /* Builds the family's tables; runs when texts and indexes are there. */
     realm_status (*finish)(tokenizer *tok, const gguf *file, realm_error *err);
-    /* Encodes a stretch of plain text. after_special: it begins the input or follows a special token. */
-    realm_status (*encode)(encoder *e, const char *text, size_t size, bool after_special);
+    /* Encodes a stretch of plain text, which begins the input or follows a special token. */
+    realm_status (*encode)(encoder *e, const char *text, size_t size);
 };
 
 extern const tokenizer_family tokenizer_spm, tokenizer_bpe;

@@ -123,11 +123,11 @@ static size_t stretch_end(const tokenizer *tok, const char *text, size_t size, s
     }
 }
 
-static realm_status spm_encode(encoder *e, const char *text, size_t size, bool after_special) {
+static realm_status spm_encode(encoder *e, const char *text, size_t size) {
     char *plain = malloc(size + 1);
     if (plain == NULL) return base_fail_memory(e->err, "encoding", size + 1);
     plain[0] = ' ';
-    size_t prefix = e->tok->add_space_prefix && after_special;
+    size_t prefix = e->tok->add_space_prefix;
     size_t total = prefix + unescape(text, size, plain + prefix);
     realm_status status = REALM_OK;
     for (size_t pos = 0; status == REALM_OK && pos < total;) {

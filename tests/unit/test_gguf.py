@@ -76,6 +76,9 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "key with a NUL": (one_value(b"a\0b", g.U32, 1), "NUL"),
     "key of invalid UTF-8": (one_value(b"\xff\xfe", g.U32, 1), "UTF-8"),
     "key of overlong UTF-8": (one_value(b"\xc0\x80", g.U32, 1), "UTF-8"),
+    "key of overlong UTF-8, 3 bytes": (one_value(b"\xe0\x9f\xbf", g.U32, 1), "UTF-8"),
+    "key of overlong UTF-8, 4 bytes": (one_value(b"\xf0\x8f\xbf\xbf", g.U32, 1), "UTF-8"),
+    "key beyond U+10FFFF": (one_value(b"\xf4\x90\x80\x80", g.U32, 1), "UTF-8"),
     "key with a surrogate": (one_value(b"\xed\xa0\x80", g.U32, 1), "UTF-8"),
     "key cut inside a character": (one_value(b"a\xe4\xbd", g.U32, 1), "UTF-8"),
     # values

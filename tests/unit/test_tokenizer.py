@@ -74,7 +74,7 @@ def test_spm_merges_as_defined(seed: int) -> None:
     letters = "abé▁"
     words = random_words(rng, letters, 40)
     tokens: list[str | bytes] = ["<unk>", *letters, *words]
-    scores = [0.0] + [float(rng.randrange(-8, 8)) for _ in tokens[1:]]  # many ties
+    scores = [0.0] + [rng.choice([-3.0, -1.5, -0.0, 0.0, 1.0, 2.5]) for _ in tokens[1:]]  # many ties
     data = g.File([*g.spm_values(tokens, scores, [2] + [1] * (len(tokens) - 1))]).build()
     tok = Tokenizer(data)
     rank_of = {str(word): -scores[i] for i, word in enumerate(tokens) if i > len(letters)}
@@ -194,6 +194,26 @@ def test_utf8_decoding(data: bytes) -> None:
                 data[:n].decode()
 
 
+def test_utf8_at_every_border() -> None:
+    """All first and second bytes with the smallest and largest continuations."""
+    ffi, lib = clib.load()
+    code = ffi.new("uint32_t *")
+    for first in range(0x80, 0x100):
+        for second in range(0x100):
+            for rest in (b"\x80\x80", b"\xbf\xbf", b"\x7f\x80", b"\x80\x7f"):
+                data = bytes([first, second]) + rest
+                good = [n for n in range(1, 5) if is_one_character(data[:n])]
+                assert lib.unicode_decode(data, len(data), code) == (good[0] if good else 1), data
+                assert (code[0] == 0xFFFFFFFF) == (not good)
+
+
+def is_one_character(data: bytes) -> bool:
+    try:
+        return len(data.decode()) == 1
+    except UnicodeDecodeError:
+        return False
+
+
 # ---- properties of any text ----
 
 
@@ -271,6 +291,14 @@ def test_longest_special_wins_and_plain_text_stays_plain() -> None:
         tokens.index("Ġ"),
     ]  # user-defined tokens are always found
     assert tok.encode("<" + "long" * 100 + ">", PARSE_SPECIAL)[0] == ord("<")  # too long to be searched
+
+
+def test_text_after_a_special_gets_the_space_again() -> None:
+    tokens: list[str | bytes] = ["<unk>", "<s>", "▁", "a", "▁a", "<u>"]
+    kinds = [g.UNKNOWN, g.CONTROL, g.NORMAL, g.NORMAL, g.NORMAL, g.USER]
+    tok = Tokenizer(g.File(g.spm_values(tokens, [0.0] * 6, kinds)).build())
+    assert tok.encode("aa<s>a<u>aa", PARSE_SPECIAL) == [4, 3, 1, 4, 5, 4, 3]
+    assert tok.encode("<s>", PARSE_SPECIAL) == [1]
 
 
 def test_control_tokens_are_hidden_unless_asked_for() -> None:

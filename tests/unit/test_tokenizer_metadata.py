@@ -145,6 +145,20 @@ def test_merges_of_unknown_tokens_are_ignored() -> None:
     assert tok.encode("abc xy") == [257, BPE.index("Ġ"), BPE.index("x"), BPE.index("y")]
 
 
+def test_a_repeated_merge_keeps_its_first_rank() -> None:
+    tokens: list[str | bytes] = [*g.byte_symbols(), "ab", "bc"]
+    assert Tokenizer(bpe_file(tokens=tokens, merges=["a b", "b c", "a b"])).encode("abc") == [256, ord("c")]
+    assert Tokenizer(bpe_file(tokens=tokens, merges=["b c", "a b", "b c"])).encode("abc") == [ord("a"), 257]
+
+
+@pytest.mark.parametrize(
+    ("pre", "whole"), [("llama-bpe", True), ("gpt-2", False), ("qwen2", False), ("dbrx", False)]
+)
+def test_pieces_that_are_tokens_skip_the_merges_where_the_family_says_so(pre: str, whole: bool) -> None:
+    tok = Tokenizer(g.File(g.bpe_values([*g.byte_symbols(), "ab", "Ġabc"], ["a b"], pre=pre)).build())
+    assert tok.encode(" abc") == ([257] if whole else [ord(" "), 256, ord("c")])
+
+
 def test_cyclic_merges_end() -> None:
     tokens: list[str | bytes] = [*BPE, "aa", "aaa", "ba"]
     tok = Tokenizer(bpe_file(tokens=tokens, merges=["a b", "b a", "ab a", "a ba", "a a", "aa a", "a aa"]))
@@ -174,6 +188,7 @@ def test_unknown_characters_become_unk_or_an_error() -> None:
     space, a = SPM.index("▁"), SPM.index("a")
     assert tok.encode("a\n?\xffa") == [space, a, 0, a]  # one for a run of unknown characters
     assert tok.encode(b"\xff") == [space, 0]
+    assert tok.encode("??a??") == [space, 0, a, 0]
     assert tok.decode([0], SPECIAL) == b"<unk>" and tok.decode([0]) == b""
     tok = Tokenizer(spm_file(typed, g.scalar(T + "unknown_token_id", g.U32, NONE)))
     with pytest.raises(clib.CoreError) as refused:
@@ -212,6 +227,11 @@ def test_ends_of_generation_by_text(texts: list[str], eot: int, ends: list[int])
     if ends:  # whatever the file calls them, they are control tokens
         assert tok.encode(texts[ends[0]], PARSE_SPECIAL) == [len(BPE) + ends[0]]
         assert tok.encode(texts[ends[0]]) != [len(BPE) + ends[0]]
+
+
+@pytest.mark.parametrize("key", ["eos", "eot", "eom", "fim_pad"])
+def test_ends_of_generation_by_id(key: str) -> None:
+    assert Tokenizer(bpe_file(g.scalar(f"{T}{key}_token_id", g.U32, 7))).ends() == [7]
 
 
 @pytest.mark.parametrize("flag", [0, 1])
