@@ -129,15 +129,20 @@ typedef struct wasm_bytes {
     char *data;
 } wasm_bytes;
 
-/* The first line of wasmtime's message, without what follows in the backtrace. */
+/* wasmtime's message on one line: the cause, without the backtrace before it. */
 static void copy_message(realm_error *err, const wasm_bytes *message) {
-    size_t used = 0;
-    char *out = err->message;
-    for (size_t i = 0; i < message->size && message->data[i] && used + 1 < REALM_ERROR_CAP; i++) {
-        unsigned char byte = (unsigned char)message->data[i];
-        out[used++] = byte < 0x20 ? ' ' : (char)byte;
+    static const char mark[] = "Caused by:";
+    const char *from = message->data, *end = from + message->size;
+    for (const char *at = from; at + sizeof mark < end; at++) {
+        if (!memcmp(at, mark, sizeof mark - 1)) from = at + sizeof mark - 1;
     }
-    out[used] = 0;
+    size_t used = 0;
+    for (; from < end && *from && used + 1 < REALM_ERROR_CAP; from++) {
+        bool space = (unsigned char)*from <= ' ';
+        if (!space) err->message[used++] = *from;
+        else if (used && err->message[used - 1] != ' ') err->message[used++] = ' ';
+    }
+    err->message[used] = 0;
 }
 
 static bool memory_is_full(shim_guest *guest) {
@@ -164,30 +169,51 @@ static realm_status take_failure(shim_guest *guest, void *error, void *trap) {
     api->byte_vec_delete(&message);
     if (trap) api->trap_delete(trap);
     if (error) api->error_delete(error);
-    if (status == REALM_E_TIMED_OUT) fail(out, status, "the guest ran longer than one call may take");
-    if (status == REALM_E_GUEST_MEMORY) fail(out, status, "the guest wanted more memory than its limit");
-    out->code = (int32_t)status;
+    out->code = status == REALM_E_GUEST_TRAP ? (int32_t)status : REALM_OK; /* the caller has words for the others */
     return status;
+}
+
+static void enter(shim_guest *guest) {
+    const shim_wasmtime *api = shim_api(guest);
+    if (guest->depth++ > 0) return;
+    guest->inner = REALM_OK;
+    if (api) api->context_set_epoch_deadline(guest->context, guest->options.epoch_ticks);
+}
+
+/* The outermost call fails for the reason of the nested one: an allocation that ran out of time or memory. */
+static realm_status leave(shim_guest *guest, realm_status status) {
+    if (--guest->depth > 0) {
+        if (status != REALM_OK) guest->inner = status;
+        return status;
+    }
+    if (status == REALM_E_GUEST_TRAP && guest->inner != REALM_OK) status = guest->inner;
+    return status;
+}
+
+static const char *failure_text(realm_status status) {
+    if (status == REALM_E_TIMED_OUT) return "the guest ran longer than one call may take";
+    if (status == REALM_E_GUEST_MEMORY) return "the guest wanted more memory than its limit";
+    return "the guest trapped";
+}
+
+static realm_status call_native(shim_guest *guest, uint32_t function, shim_value *values, uint32_t count) {
+    void *trap = NULL;
+    void *error = shim_api(guest)->func_call_unchecked(guest->context, guest->functions[function], values, count, &trap);
+    return error || trap ? take_failure(guest, error, trap) : REALM_OK;
+}
+
+static realm_status call_public(shim_guest *guest, uint32_t function, shim_value *values, uint32_t count) {
+    return (realm_status)guest->driver->call(guest->options.tag, function, values, count);
 }
 
 static realm_status call(shim_guest *guest, uint32_t function, shim_value *values, uint32_t count) {
     if (guest->dead) return (realm_status)guest->failure.code;
     if (!(guest->present >> function & 1)) return fail(&guest->failure, REALM_E_GUEST_INVALID, "the guest lacks an export");
-    const shim_wasmtime *api = shim_api(guest);
-    realm_status status = REALM_OK;
-    if (api) {
-        void *trap = NULL;
-        if (guest->depth == 0) api->context_set_epoch_deadline(guest->context, guest->options.epoch_ticks);
-        guest->depth++;
-        void *error = api->func_call_unchecked(guest->context, guest->functions[function], values, count, &trap);
-        guest->depth--;
-        if (error || trap) status = take_failure(guest, error, trap);
-    } else {
-        guest->depth++;
-        status = (realm_status)guest->driver->call(guest->options.tag, function, values, count);
-        guest->depth--;
-        if (status != REALM_OK && guest->failure.code != (int32_t)status) fail(&guest->failure, status, "the guest trapped");
-    }
+    enter(guest);
+    realm_status status = shim_api(guest) ? call_native(guest, function, values, count)
+                                          : call_public(guest, function, values, count);
+    status = leave(guest, status);
+    if (status != REALM_OK && guest->failure.code != (int32_t)status) fail(&guest->failure, status, failure_text(status));
     if (status != REALM_OK && guest->depth == 0) guest->dead = true;
     return status;
 }
@@ -602,13 +628,12 @@ void shim_guest_set_memory(shim_guest *guest, uint8_t *base, uint64_t size) {
     guest->public_size = size;
 }
 
-void shim_guest_enter(shim_guest *guest) {
-    const shim_wasmtime *api = shim_api(guest);
-    if (api && guest->depth == 0) api->context_set_epoch_deadline(guest->context, guest->options.epoch_ticks);
-    guest->depth++;
-}
+void shim_guest_enter(shim_guest *guest) { enter(guest); }
 
-void shim_guest_leave(shim_guest *guest) { guest->depth--; }
+realm_status shim_guest_leave(shim_guest *guest) {
+    (void)leave(guest, REALM_OK);
+    return guest->inner;
+}
 
 realm_context *shim_guest_context(shim_guest *guest) { return guest->ctx; }
 

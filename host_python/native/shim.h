@@ -82,7 +82,8 @@ REALM_API void shim_guest_bind(shim_guest *guest, const uint8_t *memory, const u
 REALM_API void shim_guest_set_memory(shim_guest *guest, uint8_t *base, uint64_t size);
 /* Around a call into the guest that the host makes itself: one deadline holds for it and for all that it calls in turn. */
 REALM_API void shim_guest_enter(shim_guest *guest);
-REALM_API void shim_guest_leave(shim_guest *guest);
+/* Returns why an allocation inside that call failed, or REALM_OK. */
+REALM_API realm_status shim_guest_leave(shim_guest *guest);
 REALM_API realm_context *shim_guest_context(shim_guest *guest);
 /* Cancels all and frees the context. The caller deletes the store afterwards. */
 REALM_API void shim_guest_destroy(shim_guest *guest);

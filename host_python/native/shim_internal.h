@@ -39,6 +39,7 @@ struct shim_guest {
     uint8_t *public_base;
     uint64_t public_size;
     uint32_t depth;  /* nested calls into the guest */
+    realm_status inner; /* why a call nested in the present one failed: then that is why the whole fails */
     bool starting;   /* inside start: the handle of emitted text is not yet known */
     bool dead;
     bool queued;     /* on the driver's list of guests to poll again */

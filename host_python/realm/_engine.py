@@ -244,7 +244,7 @@ class Engine:
         guest = request.guest
         if request.cancelled or not guest.handle:
             code = "cancelled" if request.cancelled else "closed"
-            request.end(Ended(problem=error(code, f"the request was {code}")))
+            request.end(Ended(problem=guest.problem or error(code, f"the request was {code}")))
             return
         self.sandbox.clock.start()
         try:

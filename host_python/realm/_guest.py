@@ -15,13 +15,14 @@ from wasmtime import _bindings as bindings
 from ._errors import RealmError, error
 from ._library import check, ffi, library, new_error, status_name
 from ._options import ResourceLimits
-from ._sandbox import EXPORTS, HOST_MODULE, TICK_SECONDS, Module, first_line, guarded, import_type
+from ._sandbox import EXPORTS, HOST_MODULE, TICK_SECONDS, Module, first_line, guarded, import_type, trap_cause
 
 if TYPE_CHECKING:
     from ._engine import Engine
 
 MAX_TABLE_ELEMENTS = 10_000
 LOG_BYTES = 16 * 1024
+WASM_PAGE = 65536
 
 
 class Guest:
@@ -46,6 +47,8 @@ class Guest:
             tables=4,
             memories=1,
         )
+        self._memory_limit = limits.guest_memory_bytes or 1 << 32
+        self._instance: wasmtime.Instance | None = None
         self._ticks = max(2, round(limits.guest_seconds / TICK_SECONDS))
         self._public: _PublicCalls | None = None
         try:
@@ -66,7 +69,7 @@ class Guest:
         options.limits.tensor_bytes = limits.tensor_bytes
         options.limits.weight = limits.weight
         options.epoch_ticks = self._ticks
-        options.memory_bytes = limits.guest_memory_bytes or (1 << 32)
+        options.memory_bytes = self._memory_limit
         options.text_bytes = limits.text_bytes
         out = ffi.new("shim_guest **")
         err = new_error()
@@ -119,7 +122,14 @@ class Guest:
     def trap_error(self, trap: wasmtime.Trap) -> RealmError:
         if trap.trap_code is wasmtime.TrapCode.INTERRUPT:
             return error("timed-out", "the guest ran longer than one call may take")
-        return error("guest-trap", f"the guest trapped: {first_line(trap)}")
+        if trap.trap_code is wasmtime.TrapCode.UNREACHABLE and self._memory_is_full():
+            return error("guest-memory", "the guest wanted more memory than its limit")
+        return error("guest-trap", f"the guest trapped: {trap_cause(trap)}")
+
+    def _memory_is_full(self) -> bool:
+        memory = self._instance.exports(self.store).get("memory") if self._instance else None
+        full = self._memory_limit - WASM_PAGE
+        return isinstance(memory, wasmtime.Memory) and memory.data_len(self.store) > full
 
     # ---- in the pump thread ----
 
@@ -142,17 +152,22 @@ class Guest:
 
     def call_export(self, name: str, arguments: tuple[int | float, ...]) -> Any:
         """Calls an export that takes and returns plain numbers; a trap is the guest's end."""
+        assert self._instance is not None
         function = self._instance.exports(self.store)[name]
         self.store.set_epoch_deadline(self._ticks)
         library().shim_guest_enter(self.handle)
+        problem: RealmError | None = None
         try:
             return function(self.store, *arguments)  # type: ignore[operator]
         except wasmtime.Trap as trap:
-            raise self.trap_error(trap) from None
-        except wasmtime.WasmtimeError as problem:
-            raise error("guest-trap", f"the guest failed: {first_line(problem)}") from None
+            problem = self.trap_error(trap)
+        except wasmtime.WasmtimeError as trap:
+            problem = error("guest-trap", f"the guest failed: {trap_cause(trap)}")
         finally:
-            library().shim_guest_leave(self.handle)
+            inner = library().shim_guest_leave(self.handle)
+        if inner and problem.code == "guest-trap":
+            problem = error(status_name(inner), "the guest could not allocate what an import gave it")
+        raise problem
 
     def is_dead(self) -> bool:
         return bool(library().shim_guest_is_dead(self.handle))

@@ -144,6 +144,11 @@ def first_line(problem: BaseException) -> str:
     return str(problem).strip().split("\n", 1)[0]
 
 
+def trap_cause(problem: BaseException) -> str:
+    """The reason at the end of wasmtime's message, without the backtrace before it."""
+    return " ".join(str(problem).rpartition("Caused by:")[2].split())
+
+
 class Clock:
     """Advances the engine's epoch while someone runs guests, so that a runaway guest meets its deadline."""
 
@@ -318,7 +323,15 @@ def _config() -> wasmtime.Config:
     config.memory_reservation_for_growth = MEMORY_RESERVATION
     config.memory_guard_size = MEMORY_GUARD
     config.max_wasm_stack = MAX_WASM_STACK
+    # No value types beyond numbers and plain references: wasmtime's C interface aborts the process when asked
+    # for their kind, and a guest has no use for them.
+    config.wasm_relaxed_simd = False
+    config.wasm_simd = False
+    config.wasm_exceptions = False
+    config.wasm_gc = False
+    config.wasm_function_references = False
     config.wasm_memory64 = False
+    config.wasm_multi_memory = False
     config.wasm_threads = False
     return config
 

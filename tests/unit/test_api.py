@@ -1,11 +1,12 @@
-"""The class Realm: results, streams, limits, errors, sharing and closing, on the model whose tokens are known."""
+"""The class Realm: results, streams, limits, errors, sharing, closing, on a model whose tokens are known."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import realm
@@ -85,7 +86,14 @@ def test_a_stream_that_is_read_to_no_end_has_no_result(chain: Realm) -> None:
 def test_logit_bias_and_seed(chain: Realm) -> None:
     [one] = chain.generate("1", temperature=0, max_tokens=1).tokens
     assert chain.generate("1", temperature=0, max_tokens=1, logit_bias={one: float("-inf")}).tokens != (one,)
-    hot = {"temperature": 5.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "max_tokens": 12, "ignore_end": True}
+    hot: dict[str, Any] = {
+        "temperature": 5.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "min_p": 0.0,
+        "max_tokens": 12,
+        "ignore_end": True,
+    }
     first = chain.generate("1", seed=7, **hot)
     assert first.tokens == chain.generate("1", seed=7, **hot).tokens
     assert first.tokens != chain.generate("1", seed=8, **hot).tokens
@@ -212,7 +220,7 @@ def test_a_model_handle_of_another_realm_can_be_given(tmp_path: Path) -> None:
         (lambda path: "a\0b", "io"),
     ],
 )
-def test_files_that_cannot_be_loaded(make, code: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_files_that_cannot_be_loaded(make: Any, code: str, tmp_path: Path) -> None:
     with pytest.raises(realm.ModelError) as caught:
         Realm(make(tmp_path))
     assert code_of(caught) == code
@@ -259,7 +267,7 @@ def test_wrong_settings_are_refused(chain: Realm, settings: dict[str, object]) -
 
 
 def test_wrong_texts_and_messages_are_refused(chain: Realm) -> None:
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: chain.generate(1),  # type: ignore[arg-type]
         lambda: chain.chat([]),
         lambda: chain.chat("hello"),  # type: ignore[arg-type]
@@ -267,7 +275,8 @@ def test_wrong_texts_and_messages_are_refused(chain: Realm) -> None:
         lambda: chain.chat(["hello"]),  # type: ignore[list-item]
         lambda: chain.detokenize(["a"]),  # type: ignore[list-item]
         lambda: chain.detokenize([-1]),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(RealmError) as caught:
             call()
         assert code_of(caught) == "invalid-argument"
@@ -319,7 +328,7 @@ def test_everything_is_refused_after_close() -> None:
     opened.close()
     opened.close()
     assert opened.closed
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: opened.generate("1"),
         lambda: opened.stream("1"),
         lambda: opened.chat([{"role": "user", "content": "1"}]),
@@ -328,7 +337,8 @@ def test_everything_is_refused_after_close() -> None:
         lambda: opened.stats(),
         lambda: opened.load_model(CHAIN),
         lambda: model.tokenize("1"),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(realm.ClosedError):
             call()
 
