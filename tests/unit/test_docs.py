@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from realm_build import guest
 from realm_build.__main__ import parser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,9 +42,12 @@ def commands(document: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of a user: a model file, and the command `realm`."""
+    """A folder of a user: a model file, the built guests, and the command `realm`."""
     folder = tmp_path_factory.mktemp("desk")
     shutil.copy(DEMO, folder / "model.gguf")
+    (folder / "build" / "guest").mkdir(parents=True)
+    for module in guest.build_guests():
+        shutil.copy(module, folder / "build" / "guest")
     command = folder / "bin" / "realm"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m realm "$@"\n')

@@ -268,6 +268,7 @@ def test_ties_go_to_the_lower_id(sampler: Sampler) -> None:
     assert sampler.draw(logits, Sampling(temperature=0)) == 1
     assert {sampler.draw(logits, Sampling(top_k=2), n) for n in range(100)} == {1, 2}
     assert {sampler.draw(logits, Sampling(top_p=0.6), n) for n in range(100)} == {1, 2, 3}
+    assert {sampler.draw(logits, Sampling(min_p=1), n) for n in range(100)} == {1, 2, 3, 5}
     zeros = np.array([-0.0, 0.0, -1], np.float32)
     assert sampler.draw(zeros, Sampling(top_k=1)) == 0
     assert sampler.draw(zeros, Sampling(temperature=0)) == 0
