@@ -34,13 +34,13 @@ AVX2_INLINE __m256 load_kv(const void *vectors, bool f16, size_t head_dim, size_
 AVX2_INLINE void score_half(const tile *t, const void *k, bool f16, uint32_t half) {
     for (size_t d = 0; d < t->job->head_dim; d += 8) {
         __m256 dims[8];
-        for (size_t p = 0; p < 8; p++) dims[p] = load_kv(k, f16, t->job->head_dim, 8 * half + p, d);
+        CPU_UNROLL for (size_t p = 0; p < 8; p++) dims[p] = load_kv(k, f16, t->job->head_dim, 8 * half + p, d);
         avx2_transpose(dims);
         for (uint32_t i = 0; i < t->queries; i++) {
             const float *q = t->q + i * t->width + d;
             float *scores = t->scores + 16 * i + 8 * half;
             __m256 sums[2] = {d ? _mm256_loadu_ps(scores) : _mm256_setzero_ps(), _mm256_setzero_ps()};
-            for (int j = 0; j < 8; j++) sums[j & 1] = _mm256_fmadd_ps(_mm256_broadcast_ss(q + j), dims[j], sums[j & 1]);
+            CPU_UNROLL for (int j = 0; j < 8; j++) sums[j & 1] = _mm256_fmadd_ps(_mm256_broadcast_ss(q + j), dims[j], sums[j & 1]);
             _mm256_storeu_ps(scores, _mm256_add_ps(sums[0], sums[1]));
         }
     }
@@ -90,14 +90,14 @@ AVX2_INLINE void weigh(const tile *t, uint32_t i, uint32_t base) {
 AVX2_INLINE void add_values(const tile *t, const void *v, bool f16, uint32_t half, uint32_t count) {
     for (size_t d = 0; d < t->job->head_dim; d += 8) {
         __m256 values[8];
-        for (uint32_t p = 0; p < 8; p++)
+        CPU_UNROLL for (uint32_t p = 0; p < 8; p++)
             values[p] = 8 * half + p < count ? load_kv(v, f16, t->job->head_dim, 8 * half + p, d) : _mm256_setzero_ps();
         for (uint32_t i = 0; i < t->queries; i++) {
             const float *weights = t->scores + 16 * i + 8 * half;
             float *sum = t->sum + i * t->width + d;
             const float shrink = half ? 1.0f : t->shrink[i];
             __m256 sums[2] = {_mm256_mul_ps(_mm256_loadu_ps(sum), _mm256_set1_ps(shrink)), _mm256_setzero_ps()};
-            for (int p = 0; p < 8; p++) sums[p & 1] = _mm256_fmadd_ps(_mm256_broadcast_ss(weights + p), values[p], sums[p & 1]);
+            CPU_UNROLL for (int p = 0; p < 8; p++) sums[p & 1] = _mm256_fmadd_ps(_mm256_broadcast_ss(weights + p), values[p], sums[p & 1]);
             _mm256_storeu_ps(sum, _mm256_add_ps(sums[0], sums[1]));
         }
     }

@@ -39,7 +39,7 @@ AVX512_INLINE void scores_few(const tile *t, const void *k, bool f16) {
         for (int p = 0; p < 16; p++) sums[p] = _mm512_setzero_ps();
         for (size_t d = 0; d < t->job->head_dim; d += 16) {
             const __m512 q = _mm512_loadu_ps(t->q + i * t->width + d);
-            for (int p = 0; p < 16; p++) sums[p] = _mm512_fmadd_ps(load_kv(k, f16, t->job->head_dim, (size_t)p, d), q, sums[p]);
+            CPU_UNROLL for (int p = 0; p < 16; p++) sums[p] = _mm512_fmadd_ps(load_kv(k, f16, t->job->head_dim, (size_t)p, d), q, sums[p]);
         }
         avx512_transpose((__m512i *)sums);
         for (int step = 8; step; step /= 2)
@@ -52,12 +52,12 @@ AVX512_INLINE void scores_few(const tile *t, const void *k, bool f16) {
 AVX512_INLINE void scores_many(const tile *t, const void *k, bool f16) {
     for (size_t d = 0; d < t->job->head_dim; d += 16) {
         __m512 dims[16];
-        for (int p = 0; p < 16; p++) dims[p] = load_kv(k, f16, t->job->head_dim, (size_t)p, d);
+        CPU_UNROLL for (int p = 0; p < 16; p++) dims[p] = load_kv(k, f16, t->job->head_dim, (size_t)p, d);
         avx512_transpose((__m512i *)dims);
         for (uint32_t i = 0; i < t->queries; i++) {
             const float *q = t->q + i * t->width + d;
             __m512 sums[2] = {d ? _mm512_loadu_ps(t->scores + 16 * i) : _mm512_setzero_ps(), _mm512_setzero_ps()};
-            for (int j = 0; j < 16; j++) sums[j & 1] = _mm512_fmadd_ps(_mm512_set1_ps(q[j]), dims[j], sums[j & 1]);
+            CPU_UNROLL for (int j = 0; j < 16; j++) sums[j & 1] = _mm512_fmadd_ps(_mm512_set1_ps(q[j]), dims[j], sums[j & 1]);
             _mm512_storeu_ps(t->scores + 16 * i, _mm512_add_ps(sums[0], sums[1]));
         }
     }
@@ -94,13 +94,13 @@ AVX512_INLINE void weigh(const tile *t, uint32_t i, uint32_t base) {
 AVX512_INLINE void add_values(const tile *t, const void *v, bool f16, uint32_t count) {
     for (size_t d = 0; d < t->job->head_dim; d += 16) {
         __m512 values[16];
-        for (uint32_t p = 0; p < 16; p++)
+        CPU_UNROLL for (uint32_t p = 0; p < 16; p++)
             values[p] = p < count ? load_kv(v, f16, t->job->head_dim, p, d) : _mm512_setzero_ps();
         for (uint32_t i = 0; i < t->queries; i++) {
             const float *weights = t->scores + 16 * i;
             float *sum = t->sum + i * t->width + d;
             __m512 sums[2] = {_mm512_mul_ps(_mm512_loadu_ps(sum), _mm512_set1_ps(t->shrink[i])), _mm512_setzero_ps()};
-            for (int p = 0; p < 16; p++) sums[p & 1] = _mm512_fmadd_ps(_mm512_set1_ps(weights[p]), values[p], sums[p & 1]);
+            CPU_UNROLL for (int p = 0; p < 16; p++) sums[p & 1] = _mm512_fmadd_ps(_mm512_set1_ps(weights[p]), values[p], sums[p & 1]);
             _mm512_storeu_ps(sum, _mm512_add_ps(sums[0], sums[1]));
         }
     }
