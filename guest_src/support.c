@@ -209,12 +209,8 @@ void realm_guest_post_outcome(realm_result_report *result) {
     (void)result;
 }
 
-/* ---- bytes: builtins, which are single instructions in WebAssembly ---- */
+/* ---- bytes: a builtin, which is one instruction in WebAssembly ---- */
 
 void bytes_copy(void *to, const void *from, size_t size) {
     if (size) __builtin_memcpy(to, from, size);
-}
-
-void bytes_zero(void *to, size_t size) {
-    __builtin_memset(to, 0, size);
 }

@@ -25,7 +25,6 @@ void *scratch_alloc(size_t size);
 void scratch_reset(void);
 
 void bytes_copy(void *to, const void *from, size_t size);
-void bytes_zero(void *to, size_t size);
 
 #ifndef __wasm__
 /* Natively the heap is one region that the embedder of the guest gives before the first call. */

@@ -71,10 +71,6 @@ void bytes_copy(void *to, const void *from, size_t size) {
     if (size) memcpy(to, from, size);
 }
 
-void bytes_zero(void *to, size_t size) {
-    memset(to, 0, size);
-}
-
 /* ---- requests ---- */
 
 static uint8_t *input_bytes(size_t size) {
