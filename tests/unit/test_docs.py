@@ -74,8 +74,10 @@ def test_python_examples_run_as_pasted(desk: Path, number: int) -> None:
     assert done.stdout.strip()
 
 
-def test_the_first_example_answers(desk: Path) -> None:
-    done = run([sys.executable, "-c", blocks("README.md", "python")[0]], desk)
+@pytest.mark.parametrize("section", ["First answer", "Your own guest"])
+def test_examples_that_name_the_capital(desk: Path, section: str) -> None:
+    [after] = re.findall(rf"^## {section}\n.*?^```python\n(.*?)^```$", read("README.md"), flags=re.M | re.S)
+    done = run([sys.executable, "-c", after], desk)
     assert "Paris" in done.stdout
 
 
