@@ -194,6 +194,18 @@ class Environment(ImmutableSandboxedEnvironment):
             _check_text_method(owner, __obj.__name__, args, kwargs)
         return budget.made(super().call(__context, __obj, *args, **kwargs))
 
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """The sandbox's own str.format, with its widths checked."""
+        wrapped = super().wrap_str_format(value)
+        if wrapped is None:
+            return None
+
+        def run(*args: Any, **kwargs: Any) -> str:
+            _check_format(value.__self__, (*args, *kwargs.values()))
+            return wrapped(*args, **kwargs)
+
+        return run
+
     @property
     def macro_sizes(self) -> dict[str, int]:
         """Bytes of literal text in the macros of all templates compiled so far; the largest of a name."""
