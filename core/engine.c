@@ -413,9 +413,12 @@ static void advance_generate(const step_part *part) {
     realm_limits *limits = &s->ctx->limits;
     bool full = s->submitted >= s->context_length;
     bool limited = limits->kv_tokens != 0 && s->ctx->kv_tokens >= limits->kv_tokens;
-    if (part->sampled.is_end || t->produced == t->max_tokens || full || limited) {
+    if (part->sampled.is_end || t->produced == t->max_tokens || full) {
         session_abort(s);
         ticket_finish(t, REALM_TICKET_READY);
+    } else if (limited) {
+        session_abort(s);
+        ticket_fail(t, REALM_E_LIMIT_EXCEEDED, "the realm's limit of KV tokens is used up");
     } else if (!reserve_tokens(s, s->submitted + 1)) {
         session_abort(s);
         ticket_fail(t, REALM_E_OUT_OF_MEMORY, "out of memory: the session's tokens");

@@ -318,6 +318,9 @@ def test_limits_name_themselves(portable: Runtime) -> None:
     assert caught.value.code == "limit-exceeded"
     ctx.rewind(session, 5)
     ctx.finish(ctx.forward(session, [5]))
+    with pytest.raises(CoreError) as caught:
+        ctx.wait(ctx.generate(session, [5], 20, ignore_end=1))
+    assert caught.value.code == "limit-exceeded"
     ctx.close()
 
 
