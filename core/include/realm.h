@@ -161,7 +161,9 @@ enum { /* flags of encode */
 };
 enum { /* flags of decode */
     REALM_DECODE_SPECIAL = 1u << 0,     /* write control tokens as text instead of nothing */
-    REALM_DECODE_TEXT_START = 1u << 1,  /* ids begin a text: undo the space the tokenizer put before it */
+    /* ids are a text from its start, not a piece of a stream: undo the space the tokenizer put before it, and drop spaces
+     * before punctuation where the model's family does (GPT-2, Llama 3) */
+    REALM_DECODE_TEXT_START = 1u << 1,
 };
 /* text (size bytes, any bytes: invalid UTF-8 is treated bytewise) -> ids. *count gets the full number, cap are written. */
 REALM_API realm_status realm_model_encode(const realm_model *model, const char *text, size_t size, uint32_t flags,
