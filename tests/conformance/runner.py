@@ -196,7 +196,8 @@ class Report:
             for host in hosts:
                 if row[host]:
                     print(f"    {host}: {row[host]}")
-        print(f"{len(self.results)} cases, {len(hosts)} hosts, {self.failures()} failed")
+        failed = self.failures()
+        print(f"{len(self.results) * len(hosts) - failed} passed, {failed} failed")
 
 
 def run(hosts: list[str], cases: list[Case]) -> Report:
