@@ -10,7 +10,7 @@
  *   7. min-p       of those, weights of at least min_p of the largest (arXiv:2407.01082)
  *   8. one draw
  * Equal x are ranked by id, the lower first. NaN counts as -inf. So what 5 to 7 keep is always a prefix of one ranking,
- * found without sorting, and each step is a pass that sets the weights of what it drops to 0.
+ * found without sorting, and each step is a pass over the candidates, by id, that sets the weights of what it drops to 0.
  *
  * The same token on every host: decisions use only IEEE + - * / and comparisons in a fixed order (built without
  * contraction), an exp made of them, and a counter for randomness; libm answers only for the reported logprob. */
@@ -24,13 +24,17 @@ _Static_assert(FLT_EVAL_METHOD == 0, "float arithmetic must be done in float");
 
 #define PENALTY_WINDOW_DEFAULT 64u
 #define SUM_LANES 8 /* partial sums: fixes the order of additions and lets compilers vectorise them */
+#define CHUNK 64    /* logits under one maximum, see gather */
 
 typedef struct work { /* the scratch memory, cut up; each (vocab_size,) */
-    float *x;         /* the logits, sanitised, then adjusted by steps 1 to 3 */
+    float *x;         /* the logits, sanitised, then adjusted by steps 1 to 3; from step 4 on the candidates' */
     union {
         uint32_t *counts; /* step 2 */
-        float *weights;   /* steps 4 to 8 */
+        float *maxima;    /* gather */
+        float *weights;   /* of the candidates */
     };
+    uint32_t *ids; /* of the candidates, ascending */
+    uint32_t candidates;
 } work;
 
 static realm_status work_open(sample_scratch *scratch, uint32_t n, work *out, realm_error *err);
@@ -41,8 +45,9 @@ static void penalise(float *x, uint32_t n, const uint32_t *history, uint32_t his
                      uint32_t *counts);
 static float largest(const float *x, uint32_t n);
 static uint32_t first_of(const float *x, float value);
-static void filter(const work *w, uint32_t n, float max, const realm_sampling *params);
-static uint32_t draw(const float *weights, uint32_t n, double random);
+static void gather(work *w, uint32_t n, uint32_t top_k);
+static void filter(const work *w, float max, const realm_sampling *params);
+static uint32_t draw(const work *w, double random);
 static double random_unit(uint64_t seed, uint64_t index);
 
 realm_status sample_token(const float *logits, uint32_t vocab_size, const uint32_t *history, uint32_t history_count,
@@ -67,8 +72,9 @@ realm_status sample_token(const float *logits, uint32_t vocab_size, const uint32
     if (params->temperature == 0.0f) {
         *token = first_of(w.x, max);
     } else {
-        filter(&w, vocab_size, max, params);
-        *token = draw(w.weights, vocab_size, random_unit(params->seed, index));
+        gather(&w, vocab_size, params->top_k);
+        filter(&w, max, params);
+        *token = draw(&w, random_unit(params->seed, index));
     }
     float chosen = logits[*token] > FLT_MAX ? FLT_MAX : logits[*token]; /* NaN and -inf are never chosen */
     *logprob = (float)((double)chosen - log_total);
@@ -129,7 +135,7 @@ void sample_scratch_free(sample_scratch *scratch) {
 }
 
 static realm_status work_open(sample_scratch *scratch, uint32_t n, work *out, realm_error *err) {
-    uint64_t needed = (uint64_t)n * 2 * sizeof(float);
+    uint64_t needed = (uint64_t)n * (2 * sizeof(float) + sizeof(uint32_t));
     if (needed > SIZE_MAX) return base_fail_memory(err, "sampling", needed);
     if (scratch->bytes < needed) {
         sample_scratch_free(scratch);
@@ -139,6 +145,7 @@ static realm_status work_open(sample_scratch *scratch, uint32_t n, work *out, re
     }
     out->x = scratch->memory;
     out->weights = out->x + n;
+    out->ids = (uint32_t *)(void *)(out->weights + n);
     return REALM_OK;
 }
 
@@ -261,18 +268,6 @@ static void penalise(float *x, uint32_t n, const uint32_t *history, uint32_t his
 
 /* ---- steps 4 to 8 ---- */
 
-static void keep_first(const work *w, uint32_t n, bool by_weight, double enough);
-
-static void filter(const work *w, uint32_t n, float max, const realm_sampling *params) {
-    float sharpness = 1.0f / params->temperature;
-    weigh(w->x, n, max, sharpness < FLT_MAX ? sharpness : FLT_MAX, w->weights); /* 0 * inf would be NaN */
-    if (params->top_k > 0 && params->top_k < n) keep_first(w, n, false, params->top_k);
-    if (params->top_p < 1) keep_first(w, n, true, (double)params->top_p * sum_of(w->weights, n));
-    if (params->min_p > 0) { /* the largest weighs exp(0) = 1 */
-        for (uint32_t i = 0; i < n; i++) w->weights[i] = w->weights[i] < params->min_p ? 0.0f : w->weights[i];
-    }
-}
-
 /* Unsigned integers in the order of the floats; both zeros are one. */
 static inline uint32_t order_key(float x) {
     float v = x + 0.0f;
@@ -281,18 +276,18 @@ static inline uint32_t order_key(float x) {
     return bits >> 31 ? ~bits : bits | 0x80000000u;
 }
 
-/* The key at which the prefix of the ranking that holds *enough ends; *enough becomes what is still to come from the tokens of
- * that key. Radix selection: the keys' bits from the top in three rounds; each sums into bins the tokens that agree with the
- * bits known so far and walks the bins from the highest. Linear, whatever the logits are. */
-static uint32_t find_cut(const work *w, uint32_t n, bool by_weight, double *enough) {
+/* The key at which the prefix of the ranking that holds *enough ends; *enough becomes what is still to come from those of that
+ * key. Each x counts its weight (none: it is not there), or 1 where weights is NULL. Radix selection: the keys' bits from the
+ * top in three rounds; each sums into bins what agrees with the bits known so far and walks the bins from the highest. Linear,
+ * whatever the logits are. */
+static uint32_t find_cut(const float *x, const float *weights, uint32_t n, double *enough) {
     static const uint32_t shifts[] = {21, 10, 0}, last_bins[] = {2047, 2047, 1023};
     uint32_t known = 0, mask = 0;
     for (uint32_t round = 0; round < 3; round++) {
         double bins[2048] = {0};
         for (uint32_t i = 0; i < n; i++) {
-            uint32_t key = order_key(w->x[i]);
-            if (w->weights[i] == 0 || (key & mask) != known) continue;
-            bins[(key >> shifts[round]) & last_bins[round]] += by_weight ? (double)w->weights[i] : 1.0;
+            uint32_t key = order_key(x[i]);
+            if ((key & mask) == known) bins[(key >> shifts[round]) & last_bins[round]] += weights ? (double)weights[i] : 1.0;
         }
         uint32_t bin = last_bins[round], lowest = bin;
         for (; bin > 0 && bins[bin] < *enough; bin--) {
@@ -309,10 +304,31 @@ static uint32_t find_cut(const work *w, uint32_t n, bool by_weight, double *enou
     return known;
 }
 
-/* Keeps the shortest prefix of the ranking that holds `enough` weight, or `enough` tokens that have any. */
-static void keep_first(const work *w, uint32_t n, bool by_weight, double enough) {
-    uint32_t cut = find_cut(w, n, by_weight, &enough);
+/* Moves the candidates to the front of w->x: all that are not banned or, for top-k, those that can be among the k largest.
+ * Each of the k chunks with the largest maxima has an x of at least the k-th maximum: what is smaller ranks behind k others. */
+static void gather(work *w, uint32_t n, uint32_t top_k) {
+    uint32_t chunks = n / CHUNK, least = order_key(-FLT_MAX);
+    if (top_k == 0 || top_k > chunks) chunks = 0;
+    for (uint32_t c = 0; c < chunks; c++) w->maxima[c] = largest(w->x + c * CHUNK, CHUNK);
+    double enough = top_k;
+    uint32_t bound = chunks > 0 ? find_cut(w->maxima, NULL, chunks, &enough) : 0;
+    if (bound > least) least = bound;
+    w->candidates = 0;
     for (uint32_t i = 0; i < n; i++) {
+        if (i % CHUNK == 0 && i / CHUNK < chunks && order_key(w->maxima[i / CHUNK]) < least) {
+            i += CHUNK - 1;
+            continue;
+        }
+        if (order_key(w->x[i]) < least) continue;
+        w->ids[w->candidates] = i;
+        w->x[w->candidates++] = w->x[i];
+    }
+}
+
+/* Keeps the shortest prefix of the ranking that holds `enough` weight, or `enough` candidates. */
+static void keep_first(const work *w, bool by_weight, double enough) {
+    uint32_t cut = find_cut(w->x, by_weight ? w->weights : NULL, w->candidates, &enough);
+    for (uint32_t i = 0; i < w->candidates; i++) {
         uint32_t key = order_key(w->x[i]);
         bool tied = key == cut && enough > 0;
         if (tied) enough -= by_weight ? (double)w->weights[i] : 1.0;
@@ -320,16 +336,28 @@ static void keep_first(const work *w, uint32_t n, bool by_weight, double enough)
     }
 }
 
-/* Candidates are walked by id. */
-static uint32_t draw(const float *weights, uint32_t n, double random) {
-    double target = random * sum_of(weights, n), walked = 0;
+static void filter(const work *w, float max, const realm_sampling *params) {
+    float sharpness = 1.0f / params->temperature;
+    if (!(sharpness < FLT_MAX)) sharpness = FLT_MAX; /* 0 * inf would be NaN */
+    weigh(w->x, w->candidates, max, sharpness, w->weights);
+    if (params->top_k > 0) keep_first(w, false, params->top_k);
+    if (params->top_p < 1) keep_first(w, true, (double)params->top_p * sum_of(w->weights, w->candidates));
+    if (params->min_p > 0) { /* the largest weighs exp(0) = 1 */
+        for (uint32_t i = 0; i < w->candidates; i++) {
+            w->weights[i] = w->weights[i] < params->min_p ? 0.0f : w->weights[i];
+        }
+    }
+}
+
+static uint32_t draw(const work *w, double random) {
+    double target = random * sum_of(w->weights, w->candidates), walked = 0;
     uint32_t last = 0; /* rounding may leave the target beyond the sum: then the last that has any weight */
-    for (uint32_t i = 0; i < n && walked <= target; i++) {
-        if (weights[i] == 0) continue;
-        walked += (double)weights[i];
+    for (uint32_t i = 0; i < w->candidates && walked <= target; i++) {
+        if (w->weights[i] == 0) continue;
+        walked += (double)w->weights[i];
         last = i;
     }
-    return last;
+    return w->ids[last];
 }
 
 /* ---- randomness ---- */

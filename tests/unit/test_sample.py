@@ -221,9 +221,24 @@ def test_every_draw_is_the_one_the_definition_gives(sampler: Sampler) -> None:
 
 def test_large_vocabulary_keeps_exactly_the_nucleus(sampler: Sampler) -> None:
     logits = some_logits(9, 32_000, 3.0)
-    for s in (Sampling(top_p=0.3), Sampling(top_k=40), Sampling(top_k=1000, top_p=0.5)):
+    settings = [Sampling(top_p=0.3), Sampling(top_k=1000, top_p=0.5)]
+    settings += [Sampling(temperature=50.0, top_k=k) for k in (1, 3, 40, 499, 500, 501)]  # around n / 64
+    for s in settings:
         allowed = set(np.flatnonzero(probabilities(logits.astype(np.float64), s)).tolist())
         assert {sampler.draw(logits, s, n) for n in range(300)} <= allowed
+    for k in (1, 2, 5, 40):  # hot: every survivor comes up
+        s = Sampling(temperature=50.0, top_k=k)
+        allowed = set(np.flatnonzero(probabilities(logits.astype(np.float64), s)).tolist())
+        assert {sampler.draw(logits, s, n) for n in range(600)} == allowed
+
+
+def test_ties_in_a_large_vocabulary(sampler: Sampler) -> None:
+    logits = np.zeros(10_007, np.float32)
+    assert {sampler.draw(logits, Sampling(top_k=20), n) for n in range(500)} == set(range(20))
+    logits[::64] = 1
+    logits[-1] = 2  # behind the last whole chunk
+    expected = {10_006, *range(0, 64 * 19, 64)}
+    assert {sampler.draw(logits, Sampling(top_k=20), n) for n in range(500)} == expected
 
 
 def test_same_seed_repeats_and_other_seeds_differ(sampler: Sampler) -> None:
