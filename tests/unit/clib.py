@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,12 @@ def declarations(header: Path) -> str:
 
 
 def run_program(
-    driver: Path, flags: Sequence[str] = (), arguments: Sequence[str] = ()
+    driver: Path, *more: Path, flags: Sequence[str] = (), arguments: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
     """Compiles a C program with the same core files under sanitizers, all of it with `flags`, and runs it."""
     sanitizing = toolchain.sanitizing_compiler()
     compiler = dataclasses.replace(sanitizing, kind=f"{sanitizing.kind}-{driver.stem}")
-    objects = native.compile_files(compiler, [driver, *core_files()], flags)
+    objects = native.compile_files(compiler, [driver, *more, *core_files()], flags)
     program = BUILD / "ctest" / compiler.kind / driver.stem
     run_steps([native.link_step(compiler, objects, program)])
     return subprocess.run(
@@ -66,6 +66,17 @@ def run_program(
         env=ctest.environment(),
         check=False,
     )
+
+
+def replay(target: str, folder: Path, inputs: Iterable[bytes]) -> None:
+    """Runs inputs through a fuzzer's harness under sanitizers, with all that it checks."""
+    files = []
+    for i, data in enumerate(inputs):
+        files.append(folder / f"input-{i}")
+        files[-1].write_bytes(data)
+    fuzz = ROOT / "tests" / "fuzz"
+    done = run_program(fuzz / f"fuzz_{target}.c", fuzz / "standalone_main.c", arguments=list(map(str, files)))
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 class CoreError(Exception):

@@ -146,6 +146,10 @@ def test_broken_file_is_refused(name: str) -> None:
     assert mention in refused.value.message
 
 
+def test_broken_files_under_sanitizers(tmp_path: Path) -> None:
+    clib.replay("gguf", tmp_path, (data for data, _ in BROKEN.values()))
+
+
 @pytest.mark.parametrize("version", [0, 1, 4, 0xFFFFFFFF, 0x02000000, 0x03000000])
 def test_other_versions_and_byte_orders_are_unsupported(version: int) -> None:
     with pytest.raises(clib.CoreError) as refused, clib.opened(g.File(version=version).build()):

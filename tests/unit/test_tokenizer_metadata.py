@@ -99,6 +99,10 @@ def test_broken_metadata_is_refused(name: str) -> None:
     assert refused.value.code == code
 
 
+def test_broken_metadata_under_sanitizers(tmp_path: Path) -> None:
+    clib.replay("gguf", tmp_path, (data for data, _ in BROKEN.values() if data))
+
+
 # ---- odd, but it works ----
 
 
@@ -266,6 +270,6 @@ def test_every_failed_allocation_is_typed_and_leaks_nothing(tmp_path: Path) -> N
     flags = ("-Dmalloc=failing_malloc", "-Dcalloc=failing_calloc", "-Drealloc=failing_realloc")
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-        done = clib.run_program(driver, flags, (str(tmp_path / name),))
+        done = clib.run_program(driver, flags=flags, arguments=[str(tmp_path / name)])
         assert done.returncode == 0, done.stdout + done.stderr
         assert int(done.stdout) > 5  # allocations that were made to fail
