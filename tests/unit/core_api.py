@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 from realm._library import ffi, library
 
 Floats = NDArray[np.float32]

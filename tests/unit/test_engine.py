@@ -1,4 +1,4 @@
-"""The engine through realm.h: batching, chunks, prefixes, slices, scores, cancellation, limits, several models at once."""
+"""The engine through realm.h: batching, chunks, prefixes, slices, scores, cancellation, limits, several models."""
 
 from __future__ import annotations
 
