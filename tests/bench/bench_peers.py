@@ -6,7 +6,9 @@ and spread are the result.
     python3 -m realm_build bench peers [--model FILE] [--threads 2] [--rounds 5] [--json FILE]
 
 The peer is installed by npm into build/bench/node the first time. Close everything else before.
-Ratios above 1 mean that Realm is faster. Realm runs as its command `realm bench`, each side in a new process.
+Ratios above 1 mean that Realm is faster. Realm runs as its command `realm bench`, each side in a new process,
+and all but load is measured warm. "Load" ends when work can be submitted: Realm then has mapped the file and
+reads it while it computes, the peer has also rearranged the weights in memory.
 """
 
 from __future__ import annotations
