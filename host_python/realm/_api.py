@@ -169,28 +169,30 @@ class Realm:
         """
         self._check_open()
         if not isinstance(model, Model):
-            path = Path(model)
             options = ModelOptions("full", context_length, kv_type)
             choice("kv_type", kv_type, KV_TYPES)
-            model = Model.load(self._engine, path, options, progress)
+            handle = Model.load(self._engine, Path(model), options, progress)
         elif model.shared() and model._engine is not self._engine:
             raise error(
                 "invalid-argument", "the model was loaded with other threads, cpu_features or backend"
             )
+        else:
+            handle = model.share()
         with self._lock:
-            self._models.append(model)
-        return model
+            self._models.append(handle)
+        return handle
 
     def unload_model(self, model: Model) -> None:
         """Takes the model away from this realm and closes the handle; work that runs on it fails."""
         self._check_open()
         with self._lock:
-            if model not in self._models:
+            own = [handle for handle in self._models if handle._shared is model._shared]
+            if model.closed or not own:
                 raise error("invalid-handle", "this realm has no such model")
-            self._models.remove(model)
-        shared = model.shared()
+            self._models.remove(own[0])
+        shared = own[0].shared()
         self._engine.run(lambda: self._guest.revoke(shared))
-        model.close()
+        own[0].close()
 
     @property
     def model(self) -> Model:

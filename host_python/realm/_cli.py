@@ -7,6 +7,7 @@ for wrong usage. The engine is imported inside the commands, so that `realm --he
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import sys
@@ -36,6 +37,11 @@ app = typer.Typer(
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command line; returns the exit status. No traceback leaves this function."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="replace"
+            )  # a terminal that cannot show a character shows a question mark
     try:
         status = app(args=arguments, prog_name="realm", standalone_mode=False)
     except KeyboardInterrupt:

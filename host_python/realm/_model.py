@@ -69,6 +69,11 @@ class ModelStore:
         with self._lock:
             return self._keep(loaded)
 
+    def share(self, model: SharedModel) -> SharedModel:
+        with self._lock:
+            model.users += 1
+        return model
+
     def _keep(self, loaded: SharedModel) -> SharedModel:
         """Two threads may have loaded the same file at once: the first one stays."""
         first = self._models.setdefault(loaded.key, loaded)
@@ -161,6 +166,10 @@ class Model:
     ) -> Model:
         check_same_process(engine.pid)
         return cls(engine, engine.models.acquire(path, options, progress), path)
+
+    def share(self) -> Model:
+        """Another handle on the same model, to be closed by its own user."""
+        return Model(self._engine, self._engine.models.share(self.shared()), self.path)
 
     @property
     def closed(self) -> bool:

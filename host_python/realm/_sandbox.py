@@ -322,6 +322,7 @@ def _config() -> wasmtime.Config:
     config.memory_reservation = MEMORY_RESERVATION
     config.memory_reservation_for_growth = MEMORY_RESERVATION
     config.memory_guard_size = MEMORY_GUARD
+    config.parallel_compilation = False  # its threads would not survive a fork, and guests are small
     config.max_wasm_stack = MAX_WASM_STACK
     # No value types beyond numbers and plain references: wasmtime's C interface aborts the process when asked
     # for their kind, and a guest has no use for them.
