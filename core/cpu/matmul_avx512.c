@@ -276,56 +276,75 @@ typedef struct panels { /* two panels of 16 outputs x PANEL_K weights */
     __mmask16 outputs[2];                            /* which of the 16 exist */
 } panels;
 
-/* Unpacks one panel: outputs [0, n) from rows row_bytes apart, `subs` sub-blocks from w on. Rows past n repeat the last. */
-AVX512_INLINE void panel_unpack(const quant *t, const uint8_t *w, size_t row_bytes, uint32_t n, uint32_t subs, panels *out, int panel) {
-    const uint32_t per_piece = 64 / t->sub;
+/* Where a panel's weights come from: outputs [0, n), rows row_bytes apart; `subs` sub-blocks from w on. */
+typedef struct panel_source {
+    const uint8_t *w;
+    size_t row_bytes;
+    uint32_t n, subs;
+} panel_source;
+
+/* Group g of row r. Rows past the last repeat it: they are computed and not stored. */
+AVX512_INLINE const uint8_t *panel_group(const quant *t, const panel_source *from, uint32_t r, uint32_t g) {
+    return from->w + (r < from->n ? r : from->n - 1) * from->row_bytes + (size_t)g * t->group_bytes;
+}
+
+AVX512_INLINE void panel_scales(const quant *t, const panel_source *from, uint32_t g, uint32_t count, float scales[][16], float mins[][16]) {
+    __m512 scale[16], min[16];
+    for (uint32_t r = 0; r < 16; r++) t->scales(panel_group(t, from, r, g), count, &scale[r], &min[r]);
+    avx512_transpose((__m512i *)scale);
+    for (uint32_t i = 0; i < 16; i++) _mm512_store_ps(scales[i], scale[i]);
+    if (!t->has_min) return;
+    avx512_transpose((__m512i *)min);
+    for (uint32_t i = 0; i < 16; i++) _mm512_store_ps(mins[i], min[i]);
+}
+
+AVX512_INLINE void panel_weights(const quant *t, const panel_source *from, uint32_t g, uint32_t weights, uint8_t *to) {
     const __m512i raise = _mm512_set1_epi8((char)(t->offset ? INT8_OFFSET - t->offset : 0));
-    for (uint32_t g = 0; g * GROUP < subs; g++) {
-        const uint32_t count = subs - g * GROUP < GROUP ? subs - g * GROUP : GROUP;
-        __m512 scale[16], min[16];
-        for (uint32_t r = 0; r < 16; r++) t->scales(w + (r < n ? r : n - 1) * row_bytes + g * t->group_bytes, count, &scale[r], &min[r]);
-        avx512_transpose((__m512i *)scale);
-        for (uint32_t i = 0; i < 16; i++) _mm512_store_ps(out->scale[panel][g * GROUP + i], scale[i]);
-        if (t->has_min) {
-            avx512_transpose((__m512i *)min);
-            for (uint32_t i = 0; i < 16; i++) _mm512_store_ps(out->min[panel][g * GROUP + i], min[i]);
-        }
-        for (uint32_t p = 0; p * per_piece < count; p++) {
-            __m512i v[16];
-            for (uint32_t r = 0; r < 16; r++) {
-                const uint8_t *group = w + (r < n ? r : n - 1) * row_bytes + g * t->group_bytes;
-                v[r] = _mm512_add_epi8(t->load64(group, p, p * per_piece + per_piece > count), raise);
-            }
-            avx512_transpose(v);
-            uint8_t *to = out->w[panel] + ((size_t)g * GROUP * t->sub + 64 * p) * 16;
-            for (uint32_t i = 0; i < 16; i++) _mm512_store_si512(to + 64 * i, v[i]);
-        }
+    for (uint32_t p = 0; 64 * p < weights; p++, to += 64 * 16) {
+        __m512i v[16];
+        for (uint32_t r = 0; r < 16; r++)
+            v[r] = _mm512_add_epi8(t->load64(panel_group(t, from, r, g), p, 64 * p + 64 > weights), raise);
+        avx512_transpose(v);
+        for (uint32_t i = 0; i < 16; i++) _mm512_store_si512(to + 64 * i, v[i]);
     }
 }
 
-/* Adds one sub-block to the float sums: integer dot products, then the two scales (and the mins). */
-AVX512_INLINE void tile_sub_block(const quant *t, const panels *w, uint32_t s, const int8_row *first, size_t x_stride,
-                                  size_t k0, uint32_t rows, __m512 sums[][2]) {
-    __m512i dots[TILE_ROWS][2];
-    const size_t block = k0 / 32 + s * t->sub / 32, start = k0 / t->sub + s;
+AVX512_INLINE void panel_unpack(const quant *t, const panel_source *from, panels *out, int panel) {
+    for (uint32_t g = 0; g * GROUP < from->subs; g++) {
+        const uint32_t s = g * GROUP, count = from->subs - s < GROUP ? from->subs - s : GROUP;
+        panel_scales(t, from, g, count, out->scale[panel] + s, out->min[panel] + s);
+        panel_weights(t, from, g, count * t->sub, out->w[panel] + (size_t)s * t->sub * 16);
+    }
+}
+
+/* dots[r][panel] = sub-block s of 16 outputs . x[r], as integers */
+AVX512_INLINE void tile_dots(const quant *t, const panels *w, uint32_t s, const int8_row *x, size_t k0, uint32_t rows,
+                             __m512i dots[][2]) {
     for (uint32_t r = 0; r < rows; r++) {
-        const int32_t *offsets = (const int32_t *)((const uint8_t *)(t->sub == 32 ? first->sum32 : first->sum16) + r * x_stride);
-        dots[r][0] = dots[r][1] = t->offset ? _mm512_set1_epi32(offsets[start]) : _mm512_setzero_si512();
+        const int32_t *offsets = t->sub == 32 ? x[r].sum32 : x[r].sum16;
+        dots[r][0] = dots[r][1] = t->offset ? _mm512_set1_epi32(offsets[k0 / t->sub + s]) : _mm512_setzero_si512();
     }
     for (uint32_t g = 0; g < t->sub / 4; g++) {
         const size_t at = (size_t)s * t->sub + 4 * g;
-        __m512i w0 = _mm512_load_si512(w->w[0] + at * 16), w1 = _mm512_load_si512(w->w[1] + at * 16);
+        const __m512i w0 = _mm512_load_si512(w->w[0] + at * 16), w1 = _mm512_load_si512(w->w[1] + at * 16);
         for (uint32_t r = 0; r < rows; r++) {
-            __m512i q = _mm512_set1_epi32((int)base_u32(first->q + r * x_stride + k0 + at));
+            const __m512i q = _mm512_set1_epi32((int)base_u32(x[r].q + k0 + at));
             dots[r][0] = _mm512_dpbusd_epi32(dots[r][0], w0, q);
             dots[r][1] = _mm512_dpbusd_epi32(dots[r][1], w1, q);
         }
     }
+}
+
+/* Adds sub-block s to the float sums: the integer dot products times both scales, less the mins. */
+AVX512_INLINE void tile_sub_block(const quant *t, const panels *w, uint32_t s, const int8_row *x, size_t k0, uint32_t rows,
+                                  __m512 sums[][2]) {
+    __m512i dots[TILE_ROWS][2];
+    tile_dots(t, w, s, x, k0, rows, dots);
+    const size_t block = (k0 + s * t->sub) / 32;
     for (uint32_t r = 0; r < rows; r++) {
-        const uint8_t *d_at = (const uint8_t *)first->d + r * x_stride, *d_sum_at = (const uint8_t *)first->d_sum + r * x_stride;
-        __m512 d = _mm512_set1_ps(((const float *)d_at)[block]), d_sum = _mm512_set1_ps(((const float *)d_sum_at)[block]);
+        const __m512 d = _mm512_set1_ps(x[r].d[block]), d_sum = _mm512_set1_ps(x[r].d_sum[block]);
         for (int p = 0; p < 2; p++) {
-            __m512 scale = _mm512_mul_ps(_mm512_load_ps(w->scale[p][s]), d);
+            const __m512 scale = _mm512_mul_ps(_mm512_load_ps(w->scale[p][s]), d);
             sums[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][p]), scale, sums[r][p]);
             if (t->has_min) sums[r][p] = _mm512_fnmadd_ps(_mm512_load_ps(w->min[p][s]), d_sum, sums[r][p]);
         }
@@ -333,11 +352,11 @@ AVX512_INLINE void tile_sub_block(const quant *t, const panels *w, uint32_t s, c
 }
 
 /* out (rows, 32) = or += x (rows, subs * sub) @ panels */
-AVX512_INLINE void tile(const quant *t, const panels *w, uint32_t subs, const int8_row *first, size_t x_stride, size_t k0, uint32_t rows,
-                        float *out, size_t out_stride) {
+AVX512_INLINE void tile(const quant *t, const panels *w, uint32_t subs, const int8_row *x, size_t k0, uint32_t rows, float *out,
+                        size_t out_stride) {
     __m512 sums[TILE_ROWS][2];
     for (uint32_t r = 0; r < rows; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
-    for (uint32_t s = 0; s < subs; s++) tile_sub_block(t, w, s, first, x_stride, k0, rows, sums);
+    for (uint32_t s = 0; s < subs; s++) tile_sub_block(t, w, s, x, k0, rows, sums);
     for (uint32_t r = 0; r < rows; r++) {
         for (int p = 0; p < 2; p++) {
             float *to = out + r * out_stride + 16 * p;
@@ -347,34 +366,35 @@ AVX512_INLINE void tile(const quant *t, const panels *w, uint32_t subs, const in
     }
 }
 
-AVX512_INLINE void tile_any(const quant *t, const panels *w, uint32_t subs, const int8_row *first, size_t x_stride, size_t k0,
-                            uint32_t rows, float *out, size_t out_stride) {
+AVX512_INLINE void tile_any(const quant *t, const panels *w, uint32_t subs, const int8_row *x, size_t k0, uint32_t rows, float *out,
+                            size_t out_stride) {
     switch (rows) { /* constants, so that the sums live in registers */
-    case 1: tile(t, w, subs, first, x_stride, k0, 1, out, out_stride); break;
-    case 2: tile(t, w, subs, first, x_stride, k0, 2, out, out_stride); break;
-    case 3: tile(t, w, subs, first, x_stride, k0, 3, out, out_stride); break;
-    case 4: tile(t, w, subs, first, x_stride, k0, 4, out, out_stride); break;
-    case 5: tile(t, w, subs, first, x_stride, k0, 5, out, out_stride); break;
-    default: tile(t, w, subs, first, x_stride, k0, TILE_ROWS, out, out_stride); break;
+    case 1: tile(t, w, subs, x, k0, 1, out, out_stride); break;
+    case 2: tile(t, w, subs, x, k0, 2, out, out_stride); break;
+    case 3: tile(t, w, subs, x, k0, 3, out, out_stride); break;
+    case 4: tile(t, w, subs, x, k0, 4, out, out_stride); break;
+    case 5: tile(t, w, subs, x, k0, 5, out, out_stride); break;
+    default: tile(t, w, subs, x, k0, TILE_ROWS, out, out_stride); break;
     }
 }
 
+/* Up to 32 outputs of all rows, PANEL_K weights at a time. */
 AVX512_INLINE void prefill_outputs(const quant *t, const uint8_t *w, size_t row_bytes, const void *prepared, uint32_t n_rows, uint32_t k,
                                    uint32_t n_out, float *out, size_t out_stride) {
     panels p;
-    uint32_t first_half = n_out < 16 ? n_out : 16, second_half = n_out - first_half;
-    p.outputs[0] = avx512_mask(first_half);
-    p.outputs[1] = avx512_mask(second_half);
+    const uint32_t n0 = n_out < 16 ? n_out : 16, n1 = n_out - n0;
+    p.outputs[0] = avx512_mask(n0);
+    p.outputs[1] = avx512_mask(n1);
     for (size_t k0 = 0; k0 < k; k0 += PANEL_K) {
         const uint32_t subs = (k - k0 < PANEL_K ? (uint32_t)(k - k0) : PANEL_K) / t->sub;
         const uint8_t *from = w + k0 / (GROUP * t->sub) * t->group_bytes;
-        panel_unpack(t, from, row_bytes, first_half, subs, &p, 0);
-        /* Without a second half its panel repeats the last row of the first: computed and not stored. */
-        const uint8_t *second = from + (second_half ? 16 : first_half - 1) * row_bytes;
-        panel_unpack(t, second, row_bytes, second_half ? second_half : 1, subs, &p, 1);
+        panel_unpack(t, &(panel_source){from, row_bytes, n0, subs}, &p, 0);
+        /* Without outputs of its own the second panel repeats the first output, computed and not stored. */
+        panel_unpack(t, &(panel_source){n1 ? from + 16 * row_bytes : from, row_bytes, n1 ? n1 : 1, subs}, &p, 1);
         for (uint32_t r = 0; r < n_rows; r += TILE_ROWS) {
-            int8_row first = int8_row_at(prepared, k, r);
-            tile_any(t, &p, subs, &first, int8_row_bytes(k), k0, n_rows - r, out + r * out_stride, out_stride);
+            int8_row x[TILE_ROWS];
+            for (uint32_t i = 0; i < TILE_ROWS && r + i < n_rows; i++) x[i] = int8_row_at(prepared, k, r + i);
+            tile_any(t, &p, subs, x, k0, n_rows - r, out + r * out_stride, out_stride);
         }
     }
 }

@@ -1,9 +1,9 @@
 /* bench_kernels.c: how fast each matmul kernel runs alone: GB/s of weights for decode shapes, GFLOP/s for prefill shapes.
  *
- * Build and run, from the repository root (any C compiler; zig here, with the library's own objects):
- *   python3 -m realm_build build && python3 -m ziglang cc -O2 -Icore -Icore/include tests/bench/bench_kernels.c
- *       build/native/linux-x64/core/blocks.c.o build/native/linux-x64/core/base.c.o build/native/linux-x64/core/cpu/(*).o
- *       -lm -lpthread -o build/bench_kernels && build/bench_kernels [threads] [megabytes of weights] [feature mask]
+ * Build and run, from the repository root, with the objects of the built library:
+ *   build/venv/bin/python -m ziglang cc -O2 -Icore -Icore/include tests/bench/bench_kernels.c -lm -lpthread -o build/bench_kernels
+ *       $(find build/native/linux-x64/core -path '*cpu*.o') build/native/linux-x64/core/base.c.o build/native/linux-x64/core/blocks.c.o
+ *   build/bench_kernels [threads] [megabytes of weights] [mask of REALM_CPU_...]
  * Weights are random bytes with small scales; every thread has its own outputs and all repeat until 0.3 s have passed. */
 #define _GNU_SOURCE
 #include <pthread.h>

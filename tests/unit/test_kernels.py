@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.unit import kernels
 from tests.unit.kernels import F32, F64, KV_F16, KV_F32, KV_PAGE, TYPES, Bytes
@@ -142,6 +145,17 @@ def test_matmul_outputs(isa: str, kind: Type) -> None:
     for n_out in (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65):
         for n_rows in (1, 3, 9):
             check_matmul(isa, kind, n_out, 512, n_rows, seed=n_out)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    isa=st.sampled_from(ISAS), kind=st.sampled_from(TYPES), n_out=st.integers(1, 70),
+    blocks=st.integers(1, 40), n_rows=st.integers(1, 20), seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_matmul_of_any_shape(isa: str, kind: Type, n_out: int, blocks: int, n_rows: int, seed: int) -> None:
+    elements = gguf.GGML_QUANT_SIZES[kind][0]
+    k = elements * (blocks if elements < 256 else -(-blocks // 8))
+    check_matmul(isa, kind, n_out, k, n_rows, seed)
 
 
 @pytest.mark.parametrize("isa", ISAS)
