@@ -17,6 +17,7 @@
 enum { COMPLETIONS = 256 };       /* taken at once */
 enum { TURN_STEPS = 64 };         /* output steps of one request before the other guests get their turn */
 enum { IDLE_STEPS = 100000 };     /* output steps without text or open ticket before a request counts as stalled */
+enum { MAX_ROUNDS = 4 };          /* of completions before events go out */
 enum { MAX_SLOTS = 4096 };        /* requests of one guest */
 enum { STEP_PENDING = 0, STEP_OUTPUT = 1, STEP_DONE = 2 }; /* enum step */
 enum { REQUEST_SIZE = 96, OUTCOME_SIZE = 28 };              /* canonical layout of record request, result<outcome> */
@@ -555,16 +556,18 @@ static uint32_t take_events(shim_driver *driver, shim_event *out, uint32_t cap) 
     return count;
 }
 
+/* Events go out once nothing more is to be had at the moment: asking the runtime again (without waiting) tells it that its last
+ * completions were acted on, so that it computes the next step while Python reads the events of this one. */
 uint32_t shim_pump(shim_driver *driver, uint64_t timeout_ns, shim_event *out, uint32_t cap) {
     realm_completion done[COMPLETIONS];
-    for (;;) {
+    for (uint32_t rounds = 0;; rounds = driver->event_count ? rounds + 1 : 0) {
         poll_again_list(driver);
-        bool wait = !driver->again_count && !driver->event_count;
-        if (driver->event_count >= cap) return take_events(driver, out, cap);
-        uint32_t count = realm_runtime_wait(driver->rt, done, COMPLETIONS, wait ? timeout_ns : 0);
+        bool idle = !driver->again_count && !driver->event_count && !atomic_load(&driver->woken);
+        uint32_t count = realm_runtime_wait(driver->rt, done, COMPLETIONS, idle ? timeout_ns : 0);
         for (uint32_t i = 0; i < count; i++) handle_completion(driver, &done[i]);
         bool woken = atomic_exchange(&driver->woken, false);
-        if (driver->event_count || woken || (!count && wait)) return take_events(driver, out, cap);
+        bool enough = driver->event_count >= cap || rounds >= MAX_ROUNDS;
+        if (woken || enough || (!count && (idle || driver->event_count))) return take_events(driver, out, cap);
     }
 }
 

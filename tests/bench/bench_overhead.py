@@ -1,9 +1,9 @@
-"""What the guest and the host cost: new realms, tokens, memory. The forward pass is a fake, so nothing else is measured.
+"""What the guest and the host cost: new realms, tokens, memory. The forward pass is a fake.
 
     python tests/bench/bench_overhead.py [--tokens N] [--realms 1,64,1000]
 
-Prints JSON. The overhead for each token and realm is the wall time of N realms that generate T tokens each, divided by
-N * T, less nothing: the fake executor's own work is in it.
+Prints JSON. The overhead for each token and realm is the wall time of N realms that generate T tokens each,
+divided by N * T; the little work of the fake executor is in it.
 """
 
 from __future__ import annotations
