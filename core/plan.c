@@ -161,7 +161,8 @@ static void read_heads(plan_builder *b) {
     if (value == 0) value = key;
     if (key != value || key == 0 || key > MAX_HEAD_DIM || key % 2 != 0) {
         b->status = base_fail(b->err, REALM_E_INVALID_MODEL,
-                              "head size is key %u, value %u: they must be equal, even and at most %d", key, value, MAX_HEAD_DIM);
+                              "attention.key_length is %u, value_length %u: they must be equal, even and at most %d", key, value,
+                              MAX_HEAD_DIM);
     }
     p->head_dim = key;
 }
@@ -181,7 +182,7 @@ static float read_rope_scale(plan_builder *b) {
         b->status = base_fail(b->err, REALM_E_UNSUPPORTED_ARCHITECTURE, "rope scaling \"%.*s\" is not supported",
                               (int)(type.size < 40 ? type.size : 40), type.data);
     }
-    if (b->status == REALM_OK && !(factor > 0.0f)) plan_fail(b, REALM_E_INVALID_MODEL, "the rope scaling factor must be > 0");
+    if (b->status == REALM_OK && !(factor > 0.0f)) plan_fail(b, REALM_E_INVALID_MODEL, "rope.scaling.factor and rope.scale_linear must be > 0");
     return factor;
 }
 
@@ -194,8 +195,8 @@ static void read_rope(plan_builder *b) {
     float linear = read_rope_scale(b);
     if (b->status != REALM_OK) return;
     if (rotated == 0 || rotated > p->head_dim || rotated % 2 != 0) {
-        b->status = base_fail(b->err, REALM_E_INVALID_MODEL, "rope rotates %u of %u dimensions: it must be even and fit the head",
-                              rotated, p->head_dim);
+        b->status = base_fail(b->err, REALM_E_INVALID_MODEL, "rope.dimension_count is %u: it must be even, > 0 and at most the head's %u", rotated,
+                              p->head_dim);
         return;
     }
     if (!(b->rope_base > 0.0f)) {
@@ -213,19 +214,18 @@ static void read_rope(plan_builder *b) {
     const uint8_t *stored = factors == PLAN_NONE ? NULL : gguf_tensor_at(b->file, p->tensors[factors].directory)->data;
     for (uint32_t i = 0; i < p->rope_half; i++) {
         double factor = stored == NULL ? 1.0 : (double)base_f32(stored + 4 * i);
-        double freq = pow((double)b->rope_base, -2.0 * i / rotated) / (double)linear / factor;
-        if (!isfinite(freq)) {
-            plan_fail(b, REALM_E_INVALID_MODEL, "tensor \"rope_freqs.weight\" or rope.freq_base gives no finite frequency");
+        p->rope_freqs[i] = (float)(pow((double)b->rope_base, -2.0 * i / rotated) / (double)linear / factor);
+        if (!(factor > 0.0 && isfinite(factor) && isfinite(p->rope_freqs[i]))) {
+            plan_fail(b, REALM_E_INVALID_MODEL, "tensor \"rope_freqs.weight\" or rope.freq_base gives no finite frequency > 0");
             return;
         }
-        p->rope_freqs[i] = (float)freq;
     }
 }
 
 static void refuse_experts(plan_builder *b) {
     uint32_t experts = 0;
     plan_key_u32(b, "expert_count", &experts);
-    if (experts > 0) plan_fail(b, REALM_E_UNSUPPORTED_ARCHITECTURE, "mixture-of-experts models are not supported");
+    if (experts > 0) plan_fail(b, REALM_E_UNSUPPORTED_ARCHITECTURE, "mixture-of-experts models (expert_count > 0) are not supported");
 }
 
 static void read_hyper_parameters(plan_builder *b, uint32_t vocab_size) {

@@ -14,7 +14,7 @@ void plan_build_gemma2(plan_builder *b) {
     plan_key_f32(b, "final_logit_softcapping", &d.final_softcap);
     plan_key_u32(b, "attention.sliding_window", &d.window);
     if (d.attention_softcap < 0.0f || d.final_softcap < 0.0f) {
-        plan_fail(b, REALM_E_INVALID_MODEL, "soft caps must not be negative");
+        plan_fail(b, REALM_E_INVALID_MODEL, "attn_logit_softcapping and final_logit_softcapping must not be negative");
     }
     uint32_t query = p->layer_count == LAYERS_OF_27B ? p->embedding_length / p->head_count : p->head_dim;
     d.attention_scale = 1.0f / sqrtf((float)query);
