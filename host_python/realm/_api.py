@@ -378,12 +378,14 @@ class Realm:
         sampling: Sampling,
     ) -> RequestSpec:
         self._check_open()
+        text, stops = encode_text(prompt), pack_stops(stop)
+        check_text_bytes(len(text) + len(stops), self.limits)
         return RequestSpec(
             model=(model or self.model).shared(),
-            prompt=encode_text(prompt),
+            prompt=text,
             add_special=add_special,
             parse_special=parse_special,
-            stops=pack_stops(stop),
+            stops=stops,
             max_tokens=check_max_tokens(max_tokens),
             mode=choice("mode", mode, MODES),
             sampling=sampling,
@@ -599,13 +601,24 @@ def make_sampling(sampling: Sampling | None, settings: dict[str, Any]) -> Sampli
 
 def pack_stops(stop: str | Sequence[str]) -> bytes:
     """Each stop string after its length, as realm.wit wants it."""
-    packed = b""
+    packed = []
     for text in [stop] if isinstance(stop, str) else stop:
         data = encode_text(text)
         if not data:
             raise error("invalid-argument", "a stop string must not be empty")
-        packed += struct.pack("<I", len(data)) + data
-    return packed
+        packed += [struct.pack("<I", len(data)), data]
+    return b"".join(packed)
+
+
+def check_text_bytes(size: int, limits: ResourceLimits) -> None:
+    """The guest holds the text, its token ids (at worst four bytes for each of the text's) and copies."""
+    most = limits.guest_memory_bytes // 8
+    if size > most:
+        raise error(
+            "limit-exceeded",
+            f"a prompt and stop strings of {size} bytes are more than the {most} that a realm with "
+            f"guest_memory_bytes={limits.guest_memory_bytes} takes",
+        )
 
 
 def abandon(engine: Engine, guest: Guest) -> None:

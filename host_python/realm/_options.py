@@ -69,6 +69,10 @@ class Sampling:
         _whole_number("penalty_window", self.penalty_window, 0, 0xFFFFFFFF)
         if self.seed is not None:
             _whole_number("seed", self.seed, 0, (1 << 64) - 1)
+        if not isinstance(self.logit_bias, Mapping):
+            raise error(
+                "invalid-argument", f"logit_bias must map token ids to numbers, not {self.logit_bias!r:.80}"
+            )
         for token, value in self.logit_bias.items():
             _whole_number("logit_bias token", token, 0, 0xFFFFFFFF)
             if not isinstance(value, (int, float)) or math.isnan(value) or value == math.inf:
