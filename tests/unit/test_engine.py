@@ -1,4 +1,4 @@
-"""The engine through realm.h: batching, chunks, prefixes, slices, scores, cancellation, limits, several models."""
+"""The engine through realm.h: batching, chunks, prefixes, slices, scores, cancelling, limits, many models."""
 
 from __future__ import annotations
 
