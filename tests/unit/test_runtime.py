@@ -139,7 +139,6 @@ def test_a_loop_or_trap_in_cancel_or_release_is_stopped(
         spec = RequestSpec(model=None, sampling=realm.Sampling())
         request = Request(inner, spec, streaming=False, deliver=deliveries.put)
 
-
         def act() -> None:  # in the pump, so that no poll comes in between
             engine._start(request)
             if entry == "cancel":
