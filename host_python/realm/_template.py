@@ -117,12 +117,7 @@ def render(source: str, variables: dict[str, Any], now: datetime | None = None) 
 def _compile(source: str) -> jinja2.Template:
     if len(source) > MAX_SOURCE:
         raise BudgetError(f"the chat template is longer than {MAX_SOURCE} characters")
-    return _environment().from_string(source)
-
-
-@lru_cache(maxsize=1)
-def _environment() -> Environment:
-    return Environment()
+    return Environment().from_string(source)
 
 
 def _one_line(problem: BaseException) -> str:
@@ -208,7 +203,7 @@ class Environment(ImmutableSandboxedEnvironment):
 
     @property
     def macro_sizes(self) -> dict[str, int]:
-        """Bytes of literal text in the macros of all templates compiled so far; the largest of a name."""
+        """Bytes of literal text in the template's macros; the largest of a name."""
         sizes: dict[str, int] = self.__dict__.setdefault("_macro_sizes", {})
         return sizes
 
