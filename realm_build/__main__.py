@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     fuzz.add_argument("--target", metavar="NAME", action="append", help="only tests/fuzz/fuzz_NAME.c")
     fuzz.set_defaults(run=run_fuzz)
 
-    package = commands.add_parser("package", help="make wheels and the source archive in dist/")
+    package = commands.add_parser("package", help="make wheels, npm tarballs and the source archive in dist/")
     package.add_argument(
         "--target", metavar="NAME", action="append", help="platform, e.g. macos-arm64; or `all`"
     )

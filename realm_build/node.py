@@ -192,3 +192,30 @@ def typecheck() -> str | None:
 def addon(target: Target) -> Path:
     install_tools()
     return build_addon(target)
+
+
+# ---- tests ----
+
+
+def run_tests(files: Sequence[Path]) -> tuple[int, int, int]:
+    """Runs tests with Node's own runner and shows its output; returns how many passed, failed, were skipped."""
+    build()
+    arguments = ["--test", "--test-concurrency=2", "--test-reporter=spec", *map(relative, files)]
+    with subprocess.Popen(
+        [str(node()), *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors="replace", env=environment(),
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    passed, failed, skipped = read_summary("".join(lines))
+    return passed, failed or int(process.returncode != 0 or passed == 0), skipped
+
+
+def read_summary(text: str) -> tuple[int, int, int]:
+    """The closing lines of the runner: `ℹ pass 12`, `ℹ fail 0`, `ℹ cancelled 0`, `ℹ skipped 1`."""
+    counts = {word: int(number) for word, number in re.findall(r"^\S+ (\w+) (\d+)$", text, re.MULTILINE)}
+    failed = counts.get("fail", 0) + counts.get("cancelled", 0)
+    return counts.get("pass", 0), failed, counts.get("skipped", 0)
