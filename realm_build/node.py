@@ -198,7 +198,7 @@ def addon(target: Target) -> Path:
 
 
 def run_tests(files: Sequence[Path]) -> tuple[int, int, int]:
-    """Runs tests with Node's own runner and shows its output; returns how many passed, failed, were skipped."""
+    """Runs tests with Node's own runner and shows its output; counts the passed, failed and skipped."""
     build()
     arguments = ["--test", "--test-concurrency=2", "--test-reporter=spec", *map(relative, files)]
     with subprocess.Popen(
