@@ -1,4 +1,4 @@
-"""`package`: npm tarballs, the source archive, and wheels by the standard way (`python -m build` and the hook).
+"""`package`: npm tarballs, the source archive, wheels by the standard way (`python -m build` and the hook).
 
 For this machine the wheel is made out of the source archive and tried in an environment of its own,
 where no compiler can be reached; wheels of other platforms are cross-compiled from the checkout.
