@@ -71,7 +71,6 @@ function readFloat32Array(view: DataView, address: number, count: number): Float
 }}
 
 const decoder = new TextDecoder();
-const encoder = new TextEncoder();
 
 /** Puts the bytes of a list into the guest: its address. */
 function writeList(memory: GuestMemory, data: ArrayBufferView, align: number): number {{
