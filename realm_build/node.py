@@ -93,8 +93,9 @@ def run_node(arguments: Sequence[str], folder: Path = NODE) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Programs that Node starts find the same Node first."""
-    return {**os.environ, "PATH": f"{node().parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    """Programs that Node starts find the same Node first, and tests this npm."""
+    path = f"{node().parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, "PATH": path, "REALM_NPM": str(npm_script(node()) or "")}
 
 
 # ---- the locked tools ----

@@ -15,7 +15,7 @@ from typing import Any
 
 from . import node
 from .paths import BUILD, NODE, ROOT, relative
-from .toolchain import TARGETS, Target
+from .toolchain import TARGETS, Target, host_target
 
 STAGE = BUILD / "npm"
 DIST = ROOT / "dist"
@@ -103,3 +103,16 @@ def pack_folder(folder: Path, output: Path) -> Path:
     packed, installed = done["size"] / 1e6, done["unpackedSize"] / 1e6
     print(f"[package] {relative(tarball)}: {packed:.2f} MB, installed {installed:.2f} MB", flush=True)
     return tarball
+
+
+def main() -> int:
+    """For the test of the tarballs: packs this machine's two and prints their paths, one a line."""
+    node.install_tools()
+    output = BUILD / "npm-test"
+    shutil.rmtree(output, ignore_errors=True)
+    print(*pack([host_target()], output), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
