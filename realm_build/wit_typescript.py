@@ -51,7 +51,8 @@ export type Packed = Uint8Array;
 /** Checks that `count` items of `size` bytes at the address are aligned and inside the memory. */
 export function span(view: DataView, address: number, count: number, size: number, align: number): void {{
   if (address % align !== 0 || address + count * size > view.byteLength) {{
-    throw new AbiError(`${{count}} items of ${{size}} bytes at address ${{address}} are not inside the memory`);
+    const items = `${{count}} items of ${{size}} bytes`;
+    throw new AbiError(`${{items}} at address ${{address}} are not inside the memory`);
   }}
 }}
 
@@ -106,12 +107,8 @@ function errorAt(view: DataView, address: number): InterfaceError {
 
 /** A record whose lists are copies: they outlive what the guest does next with its memory. */
 function detached<T extends object>(value: T): T {
-  const copies = Object.entries(value).map(([name, item]) => [name, ArrayBuffer.isView(item) ? copied(item) : item]);
-  return Object.fromEntries(copies) as T;
-}
-
-function copied(item: ArrayBufferView): unknown {
-  return (item as Uint8Array).slice();
+  const copied = (item: unknown): unknown => (ArrayBuffer.isView(item) ? (item as Uint8Array).slice() : item);
+  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, copied(item)])) as T;
 }
 
 export type Export = (...values: number[]) => number;
@@ -347,8 +344,8 @@ def store(value: str, item: Type, offset: int, base: str = "address", indent: st
 def host_interface(interface: Interface) -> str:
     lines = [
         "/**",
-        " * The imports as methods. A result's error is thrown as InterfaceError. Lists are views of the guest's",
-        " * memory, which are good until the method returns or calls the guest.",
+        " * The imports as methods. A result's error is thrown as InterfaceError. Lists are views of the",
+        " * guest's memory, which are good until the method returns or calls the guest.",
         " */",
         "export interface Host {",
     ]

@@ -3,7 +3,7 @@
 // Realm.generate -> Guest.start -> the guest's start, then polls whenever a ticket moved -> Ended -> Generation
 
 import { camelKeys, checkEngine, checkLimits, checkSettings, encodeText, invalid, KV_TYPES, oneOf } from './options.js';
-import { tokenIds, wholeNumber } from './options.js';
+import { SETTINGS, tokenIds, wholeNumber } from './options.js';
 import type { EngineOptions, GenerateOptions, KvType, ResourceLimits, Settings } from './options.js';
 import { renderChat, startsWithBos, type ChatOptions, type Message } from './chat.js';
 import { RealmError } from './errors.js';
@@ -182,7 +182,7 @@ export class Realm {
 
   async #chatStart(messages: readonly Message[], options: ChatGenerateOptions, settings: Settings): Promise<Start> {
     const model = settings.model ?? (await this.#model());
-    const rendering = camelKeys(options as Record<string, unknown>, Object.keys(options), 'setting') as ChatOptions;
+    const rendering = camelKeys(options as Record<string, unknown>, [...SETTINGS, ...CHAT_OPTIONS], 'setting') as ChatOptions;
     const prompt = renderChat(model, messages, rendering);
     const own = { ...settings, addSpecial: !startsWithBos(model, prompt), parseSpecial: true };
     return this.#start(encodeText(prompt), model, own);

@@ -90,7 +90,8 @@ export interface Settings {
   signal: AbortSignal | undefined;
 }
 
-const SETTINGS = [
+/** The names of GenerateOptions. */
+export const SETTINGS = [
   'maxTokens', 'stop', 'mode', 'model', 'addSpecial', 'parseSpecial', 'temperature', 'topK', 'topP', 'minP',
   'repetitionPenalty', 'frequencyPenalty', 'presencePenalty', 'penaltyWindow', 'seed', 'logitBias', 'ignoreEnd', 'signal',
 ] as const;
