@@ -12,8 +12,8 @@ from .wit import Enum, Function, Interface, List, Package, Record, Result, Scala
 from .wit_c import NOTICE
 
 GETTERS = {
-    "bool": "Uint8", "u8": "Uint8", "s8": "Int8", "u16": "Uint16", "s16": "Int16", "u32": "Uint32", "s32": "Int32",
-    "u64": "BigUint64", "s64": "BigInt64", "f32": "Float32", "f64": "Float64",
+    "bool": "Uint8", "u8": "Uint8", "s8": "Int8", "u16": "Uint16", "s16": "Int16", "u32": "Uint32",
+    "s32": "Int32", "u64": "BigUint64", "s64": "BigInt64", "f32": "Float32", "f64": "Float64",
 }  # fmt: skip
 ARRAYS = {"u8": "Uint8Array", "u32": "Uint32Array", "f32": "Float32Array"}
 BYTE_TYPES = ("bool", "u8", "s8")

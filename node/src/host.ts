@@ -385,7 +385,7 @@ async function identify(path: string): Promise<{ path: string; identity: unknown
 /** One file being loaded, for everyone who asks meanwhile; it stops when the last of them has given up. */
 class Loading {
   readonly done: Promise<void>;
-  private readonly listeners = new Set<(done: number) => void>();
+  private readonly listeners = new Set<(done: number) => void>(); // they do not throw
   private waiting = 0;
   private users = 0;
   private model = 0;
@@ -419,18 +419,22 @@ class Loading {
 
   /** Resolves when the model is there; the caller then takes its own handle and leaves. */
   async wait(options: LoadOptions): Promise<void> {
-    const { progress, signal } = options;
+    let listener: (done: number) => void = () => undefined;
+    const stopped = new Promise<never>((_, reject) => {
+      listener = quiet(options.progress, reject);
+      onAbort(options.signal, reject);
+    });
     this.waiting++;
     this.users++;
-    if (progress) this.listeners.add(progress);
+    this.listeners.add(listener);
     try {
-      await orAborted(this.done, signal);
+      await Promise.race([this.done, stopped]);
     } catch (problem) {
       this.leave();
       throw problem;
     } finally {
       this.waiting--;
-      if (progress) this.listeners.delete(progress);
+      this.listeners.delete(listener);
     }
   }
 
@@ -440,13 +444,19 @@ class Loading {
   }
 }
 
-function orAborted(done: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
-  if (!signal) return done;
-  return new Promise((resolve, reject) => {
-    const abort = (): void => reject(cancelled(signal.reason));
-    signal.addEventListener('abort', abort, { once: true });
-    done.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
-  });
+/** A progress callback whose exception ends its own caller's waiting, and nobody else's. */
+function quiet(progress: LoadOptions['progress'], reject: (problem: unknown) => void): (done: number) => void {
+  return (done) => {
+    try {
+      progress?.(done);
+    } catch (problem) {
+      reject(problem);
+    }
+  };
+}
+
+function onAbort(signal: AbortSignal | undefined, reject: (problem: unknown) => void): void {
+  signal?.addEventListener('abort', () => reject(cancelled(signal.reason)), { once: true });
 }
 
 // ---- the platform ----
@@ -481,3 +491,9 @@ export const nodePlatform: Platform = {
   defer: setImmediate,
 };
 
+
+/** A file's header or tokenizer, without a realm around it. */
+export function openModel(path: string, mode: 'vocab' | 'header'): Promise<ModelHost> {
+  const engine = nodePlatform.engine({ threads: 1, features: 0, executor: 0 });
+  return engine.load(path, { mode, contextLength: 0, kvType: 'f16', progress: undefined, signal: undefined });
+}

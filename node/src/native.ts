@@ -5,26 +5,26 @@
  * Linux comes in two C libraries, and no quick question tells them apart, so both packages are tried: npm
  * installs only the right one, and the wrong one does not load.
  */
-import { existsSync } from "node:fs";
-import { createRequire } from "node:module";
-import { fileURLToPath } from "node:url";
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
 
-const PACKAGE = "@realm-ai/sdk";
+const PACKAGE = '@realm-ai/sdk';
 const PLATFORMS = [
-  "darwin-arm64", "darwin-x64", "linux-arm64-gnu", "linux-arm64-musl", "linux-x64-gnu", "linux-x64-musl",
-  "win32-arm64", "win32-x64",
+  'darwin-arm64', 'darwin-x64', 'linux-arm64-gnu', 'linux-arm64-musl', 'linux-x64-gnu', 'linux-x64-musl',
+  'win32-arm64', 'win32-x64',
 ];
 
 /** The addon could not be loaded; the message says for which platform and what to do. */
 export class NativeError extends Error {
-  readonly code = "unsupported";
-  override readonly name = "NativeError";
+  readonly code = 'unsupported';
+  override readonly name = 'NativeError';
 }
 
 /** Loads the addon; every call in one thread gives the same object. */
 export function loadNative(): unknown {
   const require = createRequire(import.meta.url);
-  const named = process.env["REALM_ADDON"];
+  const named = process.env['REALM_ADDON'];
   if (named) return require(named);
   const failures: string[] = [];
   for (const platform of candidates()) {
@@ -42,7 +42,7 @@ export function loadNative(): unknown {
 
 /** The names of the packages that may fit this machine, the likelier first. */
 export function candidates(platform: string = process.platform, arch: string = process.arch): string[] {
-  const names = platform === "linux" ? [`linux-${arch}-gnu`, `linux-${arch}-musl`] : [`${platform}-${arch}`];
+  const names = platform === 'linux' ? [`linux-${arch}-gnu`, `linux-${arch}-musl`] : [`${platform}-${arch}`];
   return names.filter((name) => PLATFORMS.includes(name));
 }
 
@@ -66,12 +66,12 @@ export function explain(failures: string[], platform: string = process.platform,
   const here = `${platform}-${arch}`;
   const names = candidates(platform, arch);
   if (names.length === 0) {
-    return `${PACKAGE} has no native addon for ${here}; there is one for ${PLATFORMS.join(", ")}.`;
+    return `${PACKAGE} has no native addon for ${here}; there is one for ${PLATFORMS.join(', ')}.`;
   }
   if (failures.length > 0) {
-    return `The native addon of ${PACKAGE} for ${here} does not load: ${failures.join("; ")}`;
+    return `The native addon of ${PACKAGE} for ${here} does not load: ${failures.join('; ')}`;
   }
-  const packages = names.map((name) => `${PACKAGE}-${name}`).join(" or ");
+  const packages = names.map((name) => `${PACKAGE}-${name}`).join(' or ');
   return (
     `The native addon of ${PACKAGE} for ${here} is not installed. It is the optional package ${packages}: install again ` +
     `on this machine without --omit=optional (a node_modules folder made on another platform lacks it). ` +
