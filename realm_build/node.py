@@ -180,14 +180,19 @@ def copy_assets() -> None:
 
 
 def typecheck() -> str | None:
-    """What the TypeScript compiler has against the sources, or None."""
+    """What the TypeScript compiler says, or None; what hosts share is also checked without Node's types."""
     install_tools()
+    complaints = [compiler_complaints(project) for project in (relative(NODE), "js")]
+    return "\n".join(filter(None, complaints)) or None
+
+
+def compiler_complaints(project: str) -> str | None:
     tool = relative(NODE_MODULES / "typescript" / "bin" / "tsc")
     done = subprocess.run(
-        [str(node()), tool, "--noEmit", "--emitDeclarationOnly", "false", "--project", relative(NODE)],
+        [str(node()), tool, "--noEmit", "--emitDeclarationOnly", "false", "--project", project],
         cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment(), check=False,
     )  # fmt: skip
-    return done.stdout + done.stderr or "tsc failed" if done.returncode else None
+    return done.stdout + done.stderr or f"tsc --project {project} failed" if done.returncode else None
 
 
 def addon(target: Target) -> Path:
