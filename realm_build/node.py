@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import bootstrap, guest, native
-from .incremental import Step, run_steps
+from .incremental import Step, is_current, run_steps
 from .node_addon import build_addon
 from .paths import DEMO_MODEL, NODE, NODE_MODULES, ROOT, VENV, BuildError, relative, sources
 from .toolchain import Target, host_target
@@ -130,7 +130,11 @@ def build_dist() -> None:
     entries = [entry for entry in entries if entry.exists()]
     if not entries:
         raise BuildError("node/src/index.ts is missing")
-    run_steps([esm_step(entries), commonjs_step(), types_step()])
+    modules = esm_step(entries)
+    if not is_current(modules):  # the names of shared pieces change with their content
+        for piece in DIST.glob("*.mjs"):
+            piece.unlink()
+    run_steps([modules, commonjs_step(), types_step()])
     copy_assets()
 
 
