@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "realm_imports.h"
 #include "shim_internal.h"
 
 enum { ERROR_CODE_BASE = 1 };    /* error-code = realm_status - 1 */
@@ -22,12 +23,12 @@ typedef struct token_record { /* record token */
     uint32_t is_end;
     float logprob;
 } token_record;
-_Static_assert(sizeof(token_record) == 12, "canonical layout of record token");
+_Static_assert(sizeof(token_record) == REALM_TOKEN_SIZE, "canonical layout of record token");
 
 typedef struct cache_record { /* record cache-info */
     uint64_t layers, bytes, hits, misses, evictions;
 } cache_record;
-_Static_assert(sizeof(cache_record) == 40, "canonical layout of record cache-info");
+_Static_assert(sizeof(cache_record) == REALM_CACHE_INFO_SIZE, "canonical layout of record cache-info");
 
 /* ---- results ---- */
 
@@ -75,7 +76,7 @@ static const char *put_copied_list(shim_guest *guest, uint32_t ret, realm_status
 
 static const char *import_model_info(shim_guest *guest, shim_value *a) {
     realm_model *model = realm_context_model(guest->ctx, a[0].u32);
-    if (!model) return put_result(guest, a[1].u32, REALM_E_INVALID_HANDLE, NULL, 24);
+    if (!model) return put_result(guest, a[1].u32, REALM_E_INVALID_HANDLE, NULL, REALM_MODEL_PROPERTIES_SIZE);
     realm_model_info info;
     realm_model_get_info(model, &info);
     uint32_t record[6] = {info.vocab_size, info.context_length, info.layer_count, info.embedding_length, info.bos, info.eos};
@@ -408,53 +409,53 @@ static const char *import_log(shim_guest *guest, shim_value *a) {
 
 typedef const char *(*import_function)(shim_guest *guest, shim_value *values);
 
-typedef struct import_row {
-    shim_import_info info; /* first: a row's address is its info's */
-    import_function run;
-} import_row;
-
-#define SAMPLING "fifffffili" /* the flat fields of record sampling */
-
-static const import_row ROWS[] = {
-    {{"model-info", "ii", 0}, import_model_info},
-    {{"encode", "iiiiii", 0}, import_encode},
-    {{"decode", "iiiiii", 0}, import_decode},
-    {{"session-open", "ii", 0}, import_session_open},
-    {{"session-close", "i", 0}, import_session_close},
-    {{"session-position", "ii", 0}, import_session_position},
-    {{"session-rewind", "iii", 0}, import_session_rewind},
-    {{"forward", "iiii", 0}, import_forward},
-    {{"forward-layers", "iiiiii", 0}, import_forward_layers},
-    {{"score", "iiii", 0}, import_score},
-    {{"sample", "i" SAMPLING "iii", 0}, import_sample},
-    {{"generate", "iii" SAMPLING "iiii", 0}, import_generate},
-    {{"ticket-ready", "i", 1}, import_ticket_ready},
-    {{"ticket-error", "i", 1}, import_ticket_error},
-    {{"ticket-tokens", "ii", 0}, import_ticket_tokens},
-    {{"ticket-scores", "ii", 0}, import_ticket_scores},
-    {{"ticket-tensor", "ii", 0}, import_ticket_tensor},
-    {{"ticket-cancel", "i", 0}, import_ticket_cancel},
-    {{"ticket-drop", "i", 0}, import_ticket_drop},
-    {{"tensor-create", "iiiii", 0}, import_tensor_create},
-    {{"tensor-weight", "iiii", 0}, import_tensor_weight},
-    {{"tensor-read", "ii", 0}, import_tensor_read},
-    {{"tensor-drop", "i", 0}, import_tensor_drop},
-    {{"matmul", "iii", 0}, import_matmul},
-    {{"matmul-transposed", "iii", 0}, import_matmul_transposed},
-    {{"store-layer", "lii", 0}, import_store_layer},
-    {{"load-layer", "li", 0}, import_load_layer},
-    {{"cache-stats", "i", 0}, import_cache_stats},
-    {{"emit", "iii", 0}, import_emit},
-    {{"log", "iii", 0}, import_log},
+static const import_function RUN[REALM_IMPORT_COUNT] = {
+    [REALM_IMPORT_MODEL_INFO] = import_model_info,
+    [REALM_IMPORT_ENCODE] = import_encode,
+    [REALM_IMPORT_DECODE] = import_decode,
+    [REALM_IMPORT_SESSION_OPEN] = import_session_open,
+    [REALM_IMPORT_SESSION_CLOSE] = import_session_close,
+    [REALM_IMPORT_SESSION_POSITION] = import_session_position,
+    [REALM_IMPORT_SESSION_REWIND] = import_session_rewind,
+    [REALM_IMPORT_FORWARD] = import_forward,
+    [REALM_IMPORT_FORWARD_LAYERS] = import_forward_layers,
+    [REALM_IMPORT_SCORE] = import_score,
+    [REALM_IMPORT_SAMPLE] = import_sample,
+    [REALM_IMPORT_GENERATE] = import_generate,
+    [REALM_IMPORT_TICKET_READY] = import_ticket_ready,
+    [REALM_IMPORT_TICKET_ERROR] = import_ticket_error,
+    [REALM_IMPORT_TICKET_TOKENS] = import_ticket_tokens,
+    [REALM_IMPORT_TICKET_SCORES] = import_ticket_scores,
+    [REALM_IMPORT_TICKET_TENSOR] = import_ticket_tensor,
+    [REALM_IMPORT_TICKET_CANCEL] = import_ticket_cancel,
+    [REALM_IMPORT_TICKET_DROP] = import_ticket_drop,
+    [REALM_IMPORT_TENSOR_CREATE] = import_tensor_create,
+    [REALM_IMPORT_TENSOR_WEIGHT] = import_tensor_weight,
+    [REALM_IMPORT_TENSOR_READ] = import_tensor_read,
+    [REALM_IMPORT_TENSOR_DROP] = import_tensor_drop,
+    [REALM_IMPORT_MATMUL] = import_matmul,
+    [REALM_IMPORT_MATMUL_TRANSPOSED] = import_matmul_transposed,
+    [REALM_IMPORT_STORE_LAYER] = import_store_layer,
+    [REALM_IMPORT_LOAD_LAYER] = import_load_layer,
+    [REALM_IMPORT_CACHE_STATS] = import_cache_stats,
+    [REALM_IMPORT_EMIT] = import_emit,
+    [REALM_IMPORT_LOG] = import_log,
 };
 
-uint32_t shim_import_count(void) { return sizeof ROWS / sizeof ROWS[0]; }
+#define INFO(NAME, name, parameters, results) {name, parameters, sizeof(results) > 1},
+static const shim_import_info INFOS[REALM_IMPORT_COUNT] = {REALM_IMPORTS(INFO)};
+#undef INFO
 
-const shim_import_info *shim_import_at(uint32_t index) { return index < shim_import_count() ? &ROWS[index].info : NULL; }
+const char *shim_import_module(void) { return REALM_IMPORT_MODULE; }
+
+uint32_t shim_import_count(void) { return REALM_IMPORT_COUNT; }
+
+const shim_import_info *shim_import_at(uint32_t index) { return index < REALM_IMPORT_COUNT ? &INFOS[index] : NULL; }
 
 const char *shim_import(shim_guest *guest, uint32_t index, shim_value *values) {
     if (guest->depth > 1) return "an import was called from inside cabi_realloc";
-    return index < shim_import_count() ? ROWS[index].run(guest, values) : "no such import";
+    if (index >= REALM_IMPORT_COUNT || !RUN[index]) return "this import is not there";
+    return RUN[index](guest, values);
 }
 
 /* The guest is the data of the calling store. A failed import leaves its reason with the guest, where the pump finds it. */
