@@ -66,7 +66,9 @@ realm_status realm_tensor_weight(realm_context *ctx, uint32_t model, const char 
     realm_status status = tensor_view(w->type, w->data, w->bytes, (uint32_t)w->dims[1], (uint32_t)w->dims[0], &t, err);
     if (status != REALM_OK) return status;
     platform_lock(ctx->rt->lock);
-    status = publish(ctx, t, handle, err);
+    status = charge(ctx, tensor_bytes(t), err);
+    if (status == REALM_OK) status = publish(ctx, t, handle, err);
+    else tensor_release(t);
     platform_unlock(ctx->rt->lock);
     return status;
 }
@@ -166,7 +168,7 @@ static realm_status take_result(realm_context *ctx, ticket *t, uint32_t *handle,
         if (status != REALM_OK) return status;
     }
     *handle = t->result_handle;
-    return REALM_OK;
+    return *handle != 0 ? REALM_OK : base_fail(err, REALM_E_OUT_OF_MEMORY, "the ticket's tensor found no memory for its handle");
 }
 
 realm_status realm_ticket_tensor(realm_context *ctx, uint32_t handle, uint32_t *out, realm_error *err) {
