@@ -21,16 +21,11 @@ sys.path[:0] = [str(ROOT / "host_python"), str(ROOT)]
 
 from realm import Realm  # noqa: E402
 
-DEFAULT = "random-1.1b-q4_k_m.gguf"
-
 
 def default_model() -> Path:
-    path = ROOT / "build" / "bench" / DEFAULT
-    if not path.exists():
-        from tests.bench import make_models
+    from tests.bench.make_models import make
 
-        make_models.main(["1.1b-q4_k_m"])
-    return path
+    return make("1.1b-q4_k_m")
 
 
 def run(realms: list[Realm], tokens: int) -> float:
