@@ -1,4 +1,4 @@
-"""What may go away in the middle of something, and who gets memory and turns when there is too little for all."""
+"""What may go away in the middle of something; who gets memory and turns when there is too little."""
 
 from __future__ import annotations
 
