@@ -1,4 +1,4 @@
-"""Every allocation of a model's life failing once: typed errors, no crash, nothing leaked (memory_failures.c)."""
+"""Each allocation of a model's life failing once: typed errors, no crash, no leak (memory_failures.c)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from realm_build import ctest, toolchain
 
+from realm_build import ctest, toolchain
 from tests.unit.gguf_edit import VECTORS
 
 TIMEOUT_SECONDS = 300
