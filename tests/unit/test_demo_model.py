@@ -1,4 +1,4 @@
-"""The bundled demo model sits its exam through the engine: the questions of demo_model/judge.json, which its trainer never reads."""
+"""The bundled demo model sits its exam through the engine: demo_model/judge.json, which its trainer never reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from realm import Realm
 
 FOLDER = Path(__file__).parents[2] / "demo_model"
