@@ -1,4 +1,4 @@
-"""The bundled demo model sits its exam through the engine: demo_model/judge.json, which its trainer never reads."""
+"""The demo model sits its exam through the engine: demo_model/judge.json, which its trainer never reads."""
 
 from __future__ import annotations
 
