@@ -184,13 +184,24 @@ realm_status realm_ticket_tensor(realm_context *ctx, uint32_t handle, uint32_t *
 
 /* ---- layer store --------------------------------------------------------------------------------------------------------------------- */
 
+/* Stored layers count against the same limit as tensors. */
+static realm_status put_layer(realm_context *ctx, uint64_t address, tensor *t, realm_error *err) {
+    realm_cache_stats before, after;
+    realm_status status = ctx->store == NULL ? layer_store_create(ctx->limits.tensor_bytes, &ctx->store, err) : REALM_OK;
+    if (status == REALM_OK) status = charge(ctx, layer_store_cost(t), err);
+    if (status != REALM_OK) return status;
+    layer_store_stats(ctx->store, &before);
+    status = layer_store_put(ctx->store, address, t, err);
+    layer_store_stats(ctx->store, &after);
+    ctx->tensor_bytes = ctx->tensor_bytes - layer_store_cost(t) + after.bytes - before.bytes; /* what it replaced is given back */
+    return status;
+}
+
 realm_status realm_store_layer(realm_context *ctx, uint64_t address, uint32_t handle, realm_error *err) {
     base_error_clear(err);
     platform_lock(ctx->rt->lock);
     tensor *t = find_tensor(ctx, handle, err);
-    realm_status status = t == NULL ? REALM_E_INVALID_HANDLE : REALM_OK;
-    if (status == REALM_OK && ctx->store == NULL) status = layer_store_create(ctx->limits.tensor_bytes, &ctx->store, err);
-    if (status == REALM_OK) status = layer_store_put(ctx->store, address, t, err);
+    realm_status status = t == NULL ? REALM_E_INVALID_HANDLE : put_layer(ctx, address, t, err);
     platform_unlock(ctx->rt->lock);
     return status;
 }

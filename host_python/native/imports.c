@@ -93,7 +93,7 @@ static const char *import_encode(shim_guest *guest, shim_value *a) {
     size_t cap = (size_t)a[2].u32 + 8, count = 0; /* a token covers a byte or more, but for BOS, EOS and a leading space */
     uint32_t *ids = malloc(cap * sizeof *ids);
     if (!ids) return put_list(guest, a[5].u32, REALM_E_OUT_OF_MEMORY, 0, 0);
-    realm_status status = realm_model_encode(model, text, a[2].u32, flags, ids, cap, &count, NULL);
+    realm_status status = realm_model_encode(model, text, a[2].u32, flags, ids, cap, &count, &guest->problem);
     if (status == REALM_OK && count > cap) status = REALM_E_INTERNAL;
     const char *trap = put_copied_list(guest, a[5].u32, status, ids, count, 4, 4);
     free(ids);
@@ -109,10 +109,10 @@ static const char *import_decode(shim_guest *guest, shim_value *a) {
     uint32_t flags = (a[3].u32 ? REALM_DECODE_SPECIAL : 0u) | (a[4].u32 ? REALM_DECODE_TEXT_START : 0u);
     char small[512], *text = small;
     size_t size = 0;
-    realm_status status = realm_model_decode(model, tokens, a[2].u32, flags, small, sizeof small, &size, NULL);
+    realm_status status = realm_model_decode(model, tokens, a[2].u32, flags, small, sizeof small, &size, &guest->problem);
     if (status == REALM_OK && size > sizeof small) {
         text = size <= shim_memory(guest).size ? malloc(size) : NULL;
-        status = text ? realm_model_decode(model, tokens, a[2].u32, flags, text, size, &size, NULL) : REALM_E_OUT_OF_MEMORY;
+        status = text ? realm_model_decode(model, tokens, a[2].u32, flags, text, size, &size, &guest->problem) : REALM_E_OUT_OF_MEMORY;
     }
     const char *trap = put_copied_list(guest, a[5].u32, status, text, size, 1, 1);
     if (text != small) free(text);
@@ -123,7 +123,7 @@ static const char *import_decode(shim_guest *guest, shim_value *a) {
 
 static const char *import_session_open(shim_guest *guest, shim_value *a) {
     uint32_t session = 0;
-    realm_status status = realm_session_open(guest->ctx, a[0].u32, NULL, &session, NULL);
+    realm_status status = realm_session_open(guest->ctx, a[0].u32, NULL, &session, &guest->problem);
     return put_u32(guest, a[1].u32, status, session);
 }
 
@@ -139,7 +139,7 @@ static const char *import_session_position(shim_guest *guest, shim_value *a) {
 }
 
 static const char *import_session_rewind(shim_guest *guest, shim_value *a) {
-    realm_status status = realm_session_rewind(guest->ctx, a[0].u32, a[1].u32, NULL);
+    realm_status status = realm_session_rewind(guest->ctx, a[0].u32, a[1].u32, &guest->problem);
     return put_u32(guest, a[2].u32, status, a[1].u32);
 }
 
@@ -150,7 +150,7 @@ static const char *import_forward(shim_guest *guest, shim_value *a) {
     const uint32_t *tokens = shim_at(guest, a[1].u32, a[2].u32, 4, 4);
     if (!tokens) return BAD_POINTER;
     uint32_t ticket = 0;
-    realm_status status = realm_forward(guest->ctx, a[0].u32, tokens, a[2].u32, &ticket, NULL);
+    realm_status status = realm_forward(guest->ctx, a[0].u32, tokens, a[2].u32, &ticket, &guest->problem);
     return put_ticket(guest, a[3].u32, status, ticket);
 }
 
@@ -160,7 +160,7 @@ static const char *import_forward_layers(shim_guest *guest, shim_value *a) {
     if (!tokens) return BAD_POINTER;
     uint32_t ticket = 0;
     realm_status status =
-        realm_forward_layers(guest->ctx, a[0].u32, a[1].u32, a[2].u32, tokens, a[4].u32, &ticket, NULL);
+        realm_forward_layers(guest->ctx, a[0].u32, a[1].u32, a[2].u32, tokens, a[4].u32, &ticket, &guest->problem);
     return put_ticket(guest, a[5].u32, status, ticket);
 }
 
@@ -168,7 +168,7 @@ static const char *import_score(shim_guest *guest, shim_value *a) {
     const uint32_t *tokens = shim_at(guest, a[1].u32, a[2].u32, 4, 4);
     if (!tokens) return BAD_POINTER;
     uint32_t ticket = 0;
-    realm_status status = realm_score(guest->ctx, a[0].u32, tokens, a[2].u32, &ticket, NULL);
+    realm_status status = realm_score(guest->ctx, a[0].u32, tokens, a[2].u32, &ticket, &guest->problem);
     return put_ticket(guest, a[3].u32, status, ticket);
 }
 
@@ -210,7 +210,7 @@ static const char *import_sample(shim_guest *guest, shim_value *a) {
     const char *trap = get_sampling(guest, a + 1, &params, &owned, &status);
     if (trap) return trap;
     realm_token token = {0, 0, 0};
-    if (status == REALM_OK) status = realm_sample(guest->ctx, a[0].u32, &params, &token, NULL);
+    if (status == REALM_OK) status = realm_sample(guest->ctx, a[0].u32, &params, &token, &guest->problem);
     free(owned);
     token_record record = {token.id, token.is_end ? 1 : 0, token.logprob};
     return put_result(guest, a[13].u32, status, &record, sizeof record);
@@ -227,7 +227,7 @@ static const char *import_generate(shim_guest *guest, shim_value *a) {
     if (trap) return trap;
     uint32_t ticket = 0;
     if (status == REALM_OK) {
-        status = realm_generate(guest->ctx, a[0].u32, tokens, a[2].u32, &params, a[15].u32, &ticket, NULL);
+        status = realm_generate(guest->ctx, a[0].u32, tokens, a[2].u32, &params, a[15].u32, &ticket, &guest->problem);
     }
     free(owned);
     return put_ticket(guest, a[16].u32, status, ticket);
@@ -244,7 +244,7 @@ static const char *import_ticket_ready(shim_guest *guest, shim_value *a) {
 }
 
 static const char *import_ticket_error(shim_guest *guest, shim_value *a) {
-    realm_status status = realm_ticket_error(guest->ctx, a[0].u32, NULL);
+    realm_status status = realm_ticket_error(guest->ctx, a[0].u32, &guest->problem);
     if (status == REALM_OK) status = REALM_E_INVALID_ARGUMENT; /* asked although nothing failed */
     a[0].whole[0] = (uint32_t)status - ERROR_CODE_BASE;
     return NULL;
@@ -285,7 +285,7 @@ static const char *import_ticket_scores(shim_guest *guest, shim_value *a) {
 
 static const char *import_ticket_tensor(shim_guest *guest, shim_value *a) {
     uint32_t tensor = 0;
-    realm_status status = realm_ticket_tensor(guest->ctx, a[0].u32, &tensor, NULL);
+    realm_status status = realm_ticket_tensor(guest->ctx, a[0].u32, &tensor, &guest->problem);
     return put_u32(guest, a[1].u32, status, tensor);
 }
 
@@ -309,7 +309,7 @@ static const char *import_tensor_create(shim_guest *guest, shim_value *a) {
     uint32_t tensor = 0;
     realm_status status = REALM_E_INVALID_ARGUMENT;
     if (a[3].u32 == 0 || a[3].u32 == wanted) {
-        status = realm_tensor_create(guest->ctx, a[0].u32, a[1].u32, a[3].u32 ? data : NULL, &tensor, NULL);
+        status = realm_tensor_create(guest->ctx, a[0].u32, a[1].u32, a[3].u32 ? data : NULL, &tensor, &guest->problem);
     }
     return put_u32(guest, a[4].u32, status, tensor);
 }
@@ -318,7 +318,7 @@ static const char *import_tensor_weight(shim_guest *guest, shim_value *a) {
     const char *name = shim_at(guest, a[1].u32, a[2].u32, 1, 1);
     if (!name) return BAD_POINTER;
     uint32_t tensor = 0;
-    realm_status status = realm_tensor_weight(guest->ctx, a[0].u32, name, a[2].u32, &tensor, NULL);
+    realm_status status = realm_tensor_weight(guest->ctx, a[0].u32, name, a[2].u32, &tensor, &guest->problem);
     return put_u32(guest, a[3].u32, status, tensor);
 }
 
@@ -343,24 +343,24 @@ static const char *import_tensor_drop(shim_guest *guest, shim_value *a) {
 
 static const char *import_matmul(shim_guest *guest, shim_value *a) {
     uint32_t ticket = 0;
-    realm_status status = realm_matmul(guest->ctx, a[0].u32, a[1].u32, &ticket, NULL);
+    realm_status status = realm_matmul(guest->ctx, a[0].u32, a[1].u32, &ticket, &guest->problem);
     return put_ticket(guest, a[2].u32, status, ticket);
 }
 
 static const char *import_matmul_transposed(shim_guest *guest, shim_value *a) {
     uint32_t ticket = 0;
-    realm_status status = realm_matmul_transposed(guest->ctx, a[0].u32, a[1].u32, &ticket, NULL);
+    realm_status status = realm_matmul_transposed(guest->ctx, a[0].u32, a[1].u32, &ticket, &guest->problem);
     return put_ticket(guest, a[2].u32, status, ticket);
 }
 
 static const char *import_store_layer(shim_guest *guest, shim_value *a) {
-    realm_status status = realm_store_layer(guest->ctx, a[0].u64, a[1].u32, NULL);
+    realm_status status = realm_store_layer(guest->ctx, a[0].u64, a[1].u32, &guest->problem);
     return put_u32(guest, a[2].u32, status, a[1].u32);
 }
 
 static const char *import_load_layer(shim_guest *guest, shim_value *a) {
     uint32_t ticket = 0;
-    realm_status status = realm_load_layer(guest->ctx, a[0].u64, &ticket, NULL);
+    realm_status status = realm_load_layer(guest->ctx, a[0].u64, &ticket, &guest->problem);
     return put_ticket(guest, a[1].u32, status, ticket);
 }
 

@@ -435,6 +435,7 @@ realm_status shim_get_outcome(shim_guest *guest, uint32_t handle, shim_outcome *
                           .extra_size = read_u32(report + REALM_REPORT_EXTRA + 4)};
     which->tokens = copied_list(guest, read_u32(report + REALM_REPORT_TOKENS), out->token_count, 4, &ok);
     which->extra = copied_list(guest, read_u32(report + REALM_REPORT_EXTRA), (uint32_t)out->extra_size, 1, &ok);
+    out->message = guest->problem.code == (int32_t)out->error ? guest->problem.message : "";
     out->tokens = which->tokens;
     out->extra = which->extra;
     out->first_ns = which->first_ns ? which->first_ns - which->start_ns : 0;

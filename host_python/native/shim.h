@@ -118,6 +118,7 @@ REALM_API size_t shim_take_text(shim_guest *guest, uint32_t handle, char *out, s
 typedef struct shim_outcome {
     uint32_t finish;
     uint32_t error;         /* a realm_status */
+    const char *message;    /* what the host said with that error, "" when it said nothing; valid as the tokens are */
     uint32_t prompt_tokens;
     uint32_t token_count;
     const uint32_t *tokens; /* valid until the request is released */
