@@ -1,4 +1,4 @@
-"""`realm_build gen`: makes every file that is generated from guest_src/realm.wit and the C headers, or checks them.
+"""`realm_build gen`: makes every file generated from guest_src/realm.wit and the C headers, or checks them.
 
 One row of OUTPUTS per file; the emitters are in wit_*.py. Another language is one more emitter and row.
 """
