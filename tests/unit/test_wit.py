@@ -1,8 +1,9 @@
 """The WIT parser and the emitters: what is read, what is refused, and that generated files are current."""
 
-from __future__ import re
+from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 import sys
