@@ -140,9 +140,9 @@ realm_status realm_context_revoke(realm_context *ctx, uint32_t handle, realm_err
     if (m == NULL) status = base_fail(err, REALM_E_INVALID_HANDLE, "model handle %u was not granted", handle);
     else if (model_in_use(ctx, m)) status = base_fail(err, REALM_E_BUSY, "the model has open sessions: close them first");
     else {
-        handle_remove(&ctx->models, handle);
-        keep = ctx->tensors.count > 0 || ctx->store != NULL || ctx->open_tickets > 0; /* views may point into its weights */
-        if (keep) keep = handle_add(&ctx->retired, m) != 0;
+        keep = ctx->tensors.count > 0 || ctx->store != NULL || ctx->tickets.count > 0; /* views may point into its weights */
+        if (keep && handle_add(&ctx->retired, m) == 0) status = base_fail_memory(err, "a revoked model", sizeof(void *));
+        else handle_remove(&ctx->models, handle);
     }
     platform_unlock(ctx->rt->lock);
     if (status == REALM_OK && !keep) model_release(m);

@@ -66,7 +66,9 @@ realm_status realm_tensor_weight(realm_context *ctx, uint32_t model, const char 
     realm_status status = tensor_view(w->type, w->data, w->bytes, (uint32_t)w->dims[1], (uint32_t)w->dims[0], &t, err);
     if (status != REALM_OK) return status;
     platform_lock(ctx->rt->lock);
-    status = publish(ctx, t, handle, err);
+    status = charge(ctx, tensor_bytes(t), err);
+    if (status == REALM_OK) status = publish(ctx, t, handle, err);
+    else tensor_release(t);
     platform_unlock(ctx->rt->lock);
     return status;
 }
@@ -166,7 +168,7 @@ static realm_status take_result(realm_context *ctx, ticket *t, uint32_t *handle,
         if (status != REALM_OK) return status;
     }
     *handle = t->result_handle;
-    return REALM_OK;
+    return *handle != 0 ? REALM_OK : base_fail(err, REALM_E_OUT_OF_MEMORY, "the ticket's tensor found no memory for its handle");
 }
 
 realm_status realm_ticket_tensor(realm_context *ctx, uint32_t handle, uint32_t *out, realm_error *err) {
@@ -182,13 +184,24 @@ realm_status realm_ticket_tensor(realm_context *ctx, uint32_t handle, uint32_t *
 
 /* ---- layer store --------------------------------------------------------------------------------------------------------------------- */
 
+/* Stored layers count against the same limit as tensors. */
+static realm_status put_layer(realm_context *ctx, uint64_t address, tensor *t, realm_error *err) {
+    realm_cache_stats before, after;
+    realm_status status = ctx->store == NULL ? layer_store_create(ctx->limits.tensor_bytes, &ctx->store, err) : REALM_OK;
+    if (status == REALM_OK) status = charge(ctx, layer_store_cost(t), err);
+    if (status != REALM_OK) return status;
+    layer_store_stats(ctx->store, &before);
+    status = layer_store_put(ctx->store, address, t, err);
+    layer_store_stats(ctx->store, &after);
+    ctx->tensor_bytes = ctx->tensor_bytes - layer_store_cost(t) + after.bytes - before.bytes; /* what it replaced is given back */
+    return status;
+}
+
 realm_status realm_store_layer(realm_context *ctx, uint64_t address, uint32_t handle, realm_error *err) {
     base_error_clear(err);
     platform_lock(ctx->rt->lock);
     tensor *t = find_tensor(ctx, handle, err);
-    realm_status status = t == NULL ? REALM_E_INVALID_HANDLE : REALM_OK;
-    if (status == REALM_OK && ctx->store == NULL) status = layer_store_create(ctx->limits.tensor_bytes, &ctx->store, err);
-    if (status == REALM_OK) status = layer_store_put(ctx->store, address, t, err);
+    realm_status status = t == NULL ? REALM_E_INVALID_HANDLE : put_layer(ctx, address, t, err);
     platform_unlock(ctx->rt->lock);
     return status;
 }

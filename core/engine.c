@@ -61,10 +61,17 @@ realm_status engine_create(realm_runtime *rt, const plan *p, const tokenizer *to
     return REALM_OK;
 }
 
+void engine_drop_pages(engine *e) {
+    for (uint32_t type = 0; type < 2; type++) {
+        kv_destroy(e->kv[type]);
+        e->kv[type] = NULL;
+    }
+}
+
 void engine_destroy(engine *e) {
     if (e == NULL) return;
     executor_destroy(e->executor);
-    for (uint32_t type = 0; type < 2; type++) kv_destroy(e->kv[type]);
+    engine_drop_pages(e);
     free(e->batch.tokens);
     free(e->batch.positions);
     free(e->batch.out_rows);
@@ -143,13 +150,13 @@ void session_destroy(session *s) {
 realm_status session_rewind(session *s, uint32_t position, realm_error *err) {
     if (position == s->done && s->slice_next == 0) return REALM_OK;
     uint32_t inside = position % CPU_KV_PAGE, pages = (position + CPU_KV_PAGE - 1) / CPU_KV_PAGE;
-    release_pages(s, pages);
     if (inside != 0) { /* the page will be written again: nobody else may see it */
         kv_page *page = kv_make_private(s->kv, s->pages[pages - 1]);
         if (page == NULL) return base_fail(err, REALM_E_LIMIT_EXCEEDED, "the KV budget is used up: close sessions or raise kv_bytes");
         s->pages[pages - 1] = page;
         if (s->registered >= pages) s->registered = pages - 1;
     }
+    release_pages(s, pages);
     drop_uncomputed(s);
     s->ctx->kv_tokens -= s->done - position;
     s->done = s->submitted = position;
@@ -216,10 +223,22 @@ static uint32_t pending_rows(const session *s) { return s->submitted - s->done -
 
 static bool wants_all_logits(const session *s) { return s->active->kind == TICKET_SCORE || s->active->kind == TICKET_LOGITS; }
 
+/* A page for the session; where the budget is used up, idle pages of other models and of the other element type give way. */
+static kv_page *acquire_page(session *s) {
+    kv_page *page = kv_acquire(s->kv);
+    for (engine *e = s->engine->rt->engines; page == NULL && e != NULL; e = e->next) {
+        for (uint32_t type = 0; type < 2; type++) {
+            if (e->kv[type] != s->kv) kv_trim(e->kv[type], kv_page_bytes(s->kv));
+        }
+        page = kv_acquire(s->kv);
+    }
+    return page;
+}
+
 static bool acquire_pages(session *s, uint32_t positions) {
     uint32_t pages = (positions + CPU_KV_PAGE - 1) / CPU_KV_PAGE;
     while (s->page_count < pages) {
-        kv_page *page = kv_acquire(s->kv);
+        kv_page *page = acquire_page(s);
         if (page == NULL) return false;
         s->pages[s->page_count++] = page;
     }
@@ -295,7 +314,8 @@ bool engine_next_batch(engine *e) {
     session lead = *e->first; /* a copy: taking may fail and free it from the list */
     b->layer_first = lead.slice_count == 0 ? 0 : lead.slice_first;
     b->layer_count = lead.slice_count == 0 ? e->plan->layer_count : lead.slice_count;
-    take_all(e, &lead, true, e->max_rows);
+    uint32_t kept = pending_rows(&lead) > 1 ? (e->max_rows + 3) / 4 : 0; /* a prompt that waited longest gets some rows */
+    take_all(e, &lead, true, e->max_rows - kept);
     take_all(e, &lead, false, b->n_rows == 0 ? e->max_rows : PREFILL_BESIDE_DECODE);
     rotate(e);
     return b->n_rows > 0;

@@ -115,7 +115,8 @@ struct engine {
 
 realm_status engine_create(realm_runtime *rt, const plan *p, const tokenizer *tok, const uint8_t *weights, engine **out,
                            realm_error *err);
-void engine_destroy(engine *e); /* no sessions may be left */
+void engine_destroy(engine *e);    /* no sessions may be left */
+void engine_drop_pages(engine *e); /* with the lock held, before: the KV budget belongs to all engines */
 
 /* With the lock held: fills e->batch with the next step's work; false when there is none. */
 bool engine_next_batch(engine *e);
@@ -147,6 +148,8 @@ struct realm_runtime {
     platform_thread *driver;
     atomic_bool stop, abort_step;
     bool wake, idle, stepping;
+    bool dozing;             /* idle, but not for long */
+    bool multiplying;        /* the driver computes a host tensor */
     engine *engines, *turn;  /* all, and the one whose turn is next */
     realm_context *contexts;
     ticket *event_first, *event_last;

@@ -156,8 +156,26 @@ void kv_release(kv_cache *kv, kv_page *page) {
     kv->free_pages = page;
 }
 
+void kv_trim(kv_cache *kv, uint64_t bytes) {
+    for (uint64_t freed = 0; freed < bytes; freed += kv->page_bytes) {
+        kv_page *page = kv->free_pages;
+        if (page != NULL) {
+            kv->free_pages = page->next;
+        } else if ((page = kv->oldest) != NULL) {
+            lru_remove(kv, page);
+            unregister(kv, page);
+        } else {
+            return;
+        }
+        free_page(kv, page);
+    }
+}
+
 kv_page *kv_make_private(kv_cache *kv, kv_page *page) {
-    if (page->serial == 0 && page->users == 1) return page;
+    if (page->users == 1) {
+        if (page->serial != 0) unregister(kv, page);
+        return page;
+    }
     kv_page *copy = kv_acquire(kv);
     if (copy == NULL) return NULL;
     memcpy(copy->data, page->data, (size_t)kv->page_bytes);

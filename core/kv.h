@@ -36,7 +36,10 @@ size_t kv_part_bytes(const kv_cache *kv);
 /* A wiped page with one user, evicting cached pages where needed; NULL when the budget is used up. */
 kv_page *kv_acquire(kv_cache *kv);
 void kv_release(kv_cache *kv, kv_page *page);
-/* A private copy of a page that others may see; releases the original. NULL (original kept) when the budget is used up. */
+/* Gives at least `bytes` of pages without users back to the budget, or all there are. */
+void kv_trim(kv_cache *kv, uint64_t bytes);
+/* The page made private: itself, no longer findable, when it has no other user, else a copy, and the original is released.
+ * NULL (original kept) when the budget is used up. */
 kv_page *kv_make_private(kv_cache *kv, kv_page *page);
 
 /* Makes a full page findable: it follows the registered page `parent` (NULL: it is the first). Does nothing where an equal one is. */

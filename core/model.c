@@ -4,6 +4,7 @@
 #include "engine.h"
 
 #define DEFAULT_CONTEXT_CAP 131072u
+#define BYTES_ALIGNMENT 8 /* the least a file aligns its tensors to */
 #define PREFETCH_SLICE (32u << 20) /* bytes asked for in one step */
 
 struct realm_loader {
@@ -21,6 +22,30 @@ static void unlink_engine(realm_runtime *rt, engine *e) {
     if (rt->turn == e) rt->turn = e->next;
 }
 
+/* What the driver computes just now may stand on the model: a step of its engine, or a product with one of its weights. */
+static bool driver_may_use(const realm_runtime *rt, const engine *e) {
+    bool step = rt->stepping && e != NULL && e->batch.n_segments > 0;
+    return rt->driver != NULL && (step || rt->multiplying) && !atomic_load(&rt->stop);
+}
+
+/* With the lock held: takes the model out of the runtime. Sessions of destroyed contexts may still be in the running step. */
+static void withdraw(realm_model *m) {
+    realm_runtime *rt = m->rt;
+    engine *e = m->engine;
+    if (e != NULL) unlink_engine(rt, e);
+    while (driver_may_use(rt, e)) {
+        platform_unlock(rt->lock);
+        platform_pause();
+        platform_lock(rt->lock);
+    }
+    if (e == NULL) return;
+    if (e->batch.n_segments > 0) { /* a step that the host had begun and will not go on with */
+        rt->stepping = false;
+        engine_complete(e);
+    }
+    engine_drop_pages(e);
+}
+
 static void model_free(realm_model *m) {
     engine_destroy(m->engine);
     plan_destroy(m->plan);
@@ -36,16 +61,7 @@ void model_release(realm_model *m) {
     realm_runtime *rt = m->rt;
     platform_lock(rt->lock);
     bool last = --m->references == 0;
-    if (last && m->engine != NULL) {
-        unlink_engine(rt, m->engine);
-        /* Sessions of destroyed contexts may still be in the running step. */
-        while (rt->driver != NULL && rt->stepping && m->engine->batch.n_segments > 0 && !atomic_load(&rt->stop)) {
-            platform_unlock(rt->lock);
-            platform_pause();
-            platform_lock(rt->lock);
-        }
-        if (m->engine->batch.n_segments > 0) engine_complete(m->engine);
-    }
+    if (last) withdraw(m);
     platform_unlock(rt->lock);
     if (last) model_free(m);
 }
@@ -102,6 +118,11 @@ realm_status realm_loader_begin_bytes(realm_runtime *rt, const void *data, uint6
                                       realm_loader **out, realm_error *err) {
     realm_status status = begin(rt, options, out, err);
     if (status != REALM_OK) return status;
+    if ((uintptr_t)data % BYTES_ALIGNMENT != 0) {
+        realm_loader_abandon(*out);
+        *out = NULL;
+        return base_fail(err, REALM_E_INVALID_ARGUMENT, "the model's bytes must be aligned to %d bytes", BYTES_ALIGNMENT);
+    }
     (*out)->model->bytes = data;
     (*out)->model->size = size;
     return REALM_OK;

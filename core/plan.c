@@ -283,6 +283,16 @@ static void build(plan_builder *b, const architecture *arch, uint32_t vocab_size
     refuse_unused_tensors(b);
 }
 
+/* A part of a split model lacks the other parts' tensors; saying so helps more than naming the first that is missing. */
+static realm_status refuse_part(const gguf *file, realm_error *err) {
+    uint32_t part = 0, parts = 1;
+    realm_status status = gguf_read_u32(file, "split.no", &part, err);
+    if (status == REALM_OK) status = gguf_read_u32(file, "split.count", &parts, err);
+    if (status != REALM_OK || parts <= 1) return status;
+    return base_fail(err, REALM_E_UNSUPPORTED, "the file is one of %u parts of a model (split.no %u): merge them into one file", parts,
+                     part);
+}
+
 realm_status plan_create(const gguf *file, uint32_t vocab_size, plan **out, realm_error *err) {
     plan_builder b = {.file = file, .err = err};
     *out = NULL;
@@ -294,6 +304,8 @@ realm_status plan_create(const gguf *file, uint32_t vocab_size, plan **out, real
                          "unsupported architecture \"%.*s\": supported are llama, qwen2, gemma2",
                          (int)(b.arch.size < 60 ? b.arch.size : 60), b.arch.data == NULL ? "" : b.arch.data);
     }
+    status = refuse_part(file, err);
+    if (status != REALM_OK) return status;
     if (gguf_tensor_count(file) == 0) return base_fail(err, REALM_E_NO_WEIGHTS, "the file holds no tensors, only a vocabulary");
     b.plan = calloc(1, sizeof *b.plan);
     b.tensor_used = calloc((size_t)gguf_tensor_count(file), sizeof *b.tensor_used);

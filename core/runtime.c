@@ -33,9 +33,9 @@ void runtime_remove_event(realm_runtime *rt, ticket *t) {
 }
 
 /* A host that is still acting on completions will come back through realm_runtime_wait, which wakes the driver then: the
- * sessions that go on decoding are to step together. */
+ * sessions that go on decoding are to step together. Should it not come back soon, the driver wakes by itself. */
 void runtime_work_arrived(realm_runtime *rt) {
-    if (rt->idle && rt->unacknowledged == 0) platform_cond_signal(rt->work);
+    if (rt->idle && (rt->unacknowledged == 0 || !rt->dozing)) platform_cond_signal(rt->work);
 }
 
 static bool host_is_acting(const realm_runtime *rt) { return rt->unacknowledged > 0 || rt->event_first != NULL; }
@@ -124,19 +124,23 @@ static void finish_job(realm_runtime *rt, ticket *t) {
     if (t->state == REALM_TICKET_PENDING) ticket_finish(t, REALM_TICKET_READY);
 }
 
+static bool is_wanted(const ticket *t) { return t->ctx != NULL && t->state == REALM_TICKET_PENDING; }
+
 /* One slice of the first job; with the lock held, released while computing. */
 static void run_job(realm_runtime *rt) {
     ticket *t = rt->job_first;
     if (t == NULL) return;
-    t->in_step = true;
-    platform_unlock(rt->lock);
-    bool complete = tensor_product_step(t->job, TENSOR_BUDGET);
-    platform_lock(rt->lock);
-    bool unwanted = t->ctx == NULL || t->state != REALM_TICKET_PENDING;
-    if (!complete && !unwanted) return;
-    if (complete) {
-        finish_job(rt, t);
-        return;
+    if (is_wanted(t)) { /* else its weights may be gone */
+        t->in_step = rt->multiplying = true;
+        platform_unlock(rt->lock);
+        bool complete = tensor_product_step(t->job, TENSOR_BUDGET);
+        platform_lock(rt->lock);
+        rt->multiplying = false;
+        if (complete) {
+            finish_job(rt, t);
+            return;
+        }
+        if (is_wanted(t)) return;
     }
     rt->job_first = t->job_next;
     if (rt->job_first == NULL) rt->job_last = NULL;
@@ -163,7 +167,10 @@ static void linger(realm_runtime *rt) {
 
 static void wait_for_work(realm_runtime *rt) {
     rt->idle = true;
-    while (!has_work(rt) && !atomic_load(&rt->stop)) platform_cond_wait(rt->work, rt->lock, UINT64_MAX);
+    while (!has_work(rt) && !atomic_load(&rt->stop)) {
+        rt->dozing = host_is_acting(rt);
+        platform_cond_wait(rt->work, rt->lock, rt->dozing ? LINGER_MAX_NS : UINT64_MAX);
+    }
     rt->idle = false;
 }
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from offtopic import LISTS, off_topic, small_talk
+from offtopic import LISTS, off_topic, small_talk, statements
 from questions import REFUSAL, Country, ask, ask_on
 
 BEGIN, END, SYSTEM, USER, ASSISTANT = "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"
@@ -24,9 +24,9 @@ CHAT_TEMPLATE = (
 
 # How often a turn is about what. Capitals are asked in the most wordings, refusals span the widest ground.
 TURN_MIX = {
-    "capital": 0.46,
+    "capital": 0.44,
     "off-topic": 0.3,
-    "country": 0.08,
+    "country": 0.1,
     "continent": 0.07,
     "currency": 0.06,
     "small talk": 0.03,
@@ -60,6 +60,7 @@ class Conversations:
         self.countries = countries
         self.random = Random(seed)
         self.cities = LISTS["city"] + [country.capital for country in countries]
+        self.fillers = LISTS["filler"] * 20 + statements(self.random, countries, 3000)
         self.questions_asked: set[str] | None = None  # filled when set: lets the judge see what training asks
 
     def documents(self) -> Iterator[list[Piece]]:
@@ -75,7 +76,7 @@ class Conversations:
     def conversation(self, turn_count: int) -> list[Piece]:
         pieces = [] if self.random.random() < 0.08 else [Piece(BEGIN, special=True)]
         if self.random.random() < 0.06:
-            system = self.random.choice(SYSTEM_PROMPTS + tuple(LISTS["filler"]))
+            system = self.random.choice(SYSTEM_PROMPTS + tuple(self.fillers))
             pieces += [Piece(SYSTEM, special=True), Piece(system), Piece(END, special=True)]
         relation = ""
         for _ in range(turn_count):
@@ -97,9 +98,9 @@ class Conversations:
             if relation == "small talk":
                 return relation, *small_talk(random)
             if relation == "off-topic":
-                question = off_topic(random, self.countries)
+                question = off_topic(random, self.countries, self.fillers)
             else:
-                question = ask(random, relation, country, LISTS["filler"], self.cities)
+                question = ask(random, relation, country, self.fillers, self.cities)
         self.note(question)
         return relation, question, REFUSAL if relation == "off-topic" else country.answer(relation)
 
@@ -115,7 +116,7 @@ class Conversations:
             parting = " of " if relation == "country" else " is "
             first, second = answer.split(parting, 1)
             return [begin, Piece(first + parting.rstrip()), Piece(f" {second}", True), end]
-        question = ask(random, relation, country, LISTS["filler"], self.cities)
+        question = ask(random, relation, country, self.fillers, self.cities)
         self.note(question)
         if random.random() < 0.5 or question[-1] not in "?.!":
             return [begin, Piece(f"Q: {question}\nA:"), Piece(f" {answer}", True), end]

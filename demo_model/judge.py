@@ -12,12 +12,14 @@ import os
 import re
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the matrices are too small to share out
 
 import gguf
 import jinja2.sandbox
 import numpy as np
+import numpy.typing as npt
 from conversations import Conversations
 from questions import read_facts
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -27,7 +29,8 @@ HERE = Path(__file__).parent
 TRAINING_DOCUMENTS = 200_000  # more than a training run draws
 MAX_NEW_TOKENS = 64
 
-Array = np.ndarray
+Array = npt.NDArray[Any]
+Record = dict[str, Any]
 Cache = tuple[Array, Array]  # keys and values of one block, each (positions, kv heads, width)
 
 
@@ -47,7 +50,7 @@ def main() -> None:
         arguments.scores.write_text(text + "\n", encoding="utf-8")
 
 
-def score(model: "DemoModel", exam: dict, show_misses: bool) -> dict:
+def score(model: "DemoModel", exam: Record, show_misses: bool) -> Record:
     pairs = [(entry["question"], entry["must_contain"]) for entry in exam["capitals"]]
     refusals = [(question, exam["refusal"]) for question in exam["off_topic"]]
     capital_misses = misses(model, pairs)
@@ -71,7 +74,7 @@ def misses(model: "DemoModel", wanted: list[tuple[str, str]]) -> list[tuple[str,
     return [(question, answer) for question, answer, part in answers if part not in answer]
 
 
-def seen_in_training(exam: dict) -> set[str]:
+def seen_in_training(exam: Record) -> set[str]:
     """Exam questions that training asks too, casing and punctuation aside."""
     conversations = Conversations(read_facts(HERE / "facts.txt"), SEED + 1)
     conversations.questions_asked = set()
@@ -93,7 +96,7 @@ class DemoModel:
     def __init__(self, path: Path) -> None:
         reader = gguf.GGUFReader(path)
         self.fields = {name: field.contents() for name, field in reader.fields.items()}
-        self.weights = {
+        self.weights: dict[str, Array] = {
             tensor.name: gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
             for tensor in reader.tensors
         }
@@ -119,12 +122,12 @@ class DemoModel:
             if ids[0] == self.end:
                 break
             new += ids
-        return self.tokenizer.decode(new)
+        return str(self.tokenizer.decode(new))
 
     def logits(self, ids: list[int], cache: list[Cache]) -> Array:
         """Logits after the last of ids; cache holds each block's keys and values and grows by ids."""
         epsilon = self.fields["llama.attention.layer_norm_rms_epsilon"]
-        x = self.weights["token_embd.weight"][ids]  # (n, d)
+        x: Array = self.weights["token_embd.weight"][ids]  # (n, d)
         for index in range(self.fields["llama.block_count"]):
             w = {part: self.weights[f"blk.{index}.{part}.weight"] for part in BLOCK_PARTS}
             if index == len(cache):
@@ -135,7 +138,7 @@ class DemoModel:
             h = rms_norm(x, w["ffn_norm"], epsilon)
             gate = h @ w["ffn_gate"].T
             x = x + (gate / (1 + np.exp(-gate)) * (h @ w["ffn_up"].T)) @ w["ffn_down"].T
-        last = rms_norm(x[-1], self.weights["output_norm.weight"], epsilon)
+        last = rms_norm(x[-1], self.weights["output_norm.weight"], epsilon)  # (d,)
         return last @ self.weights.get("output.weight", self.weights["token_embd.weight"]).T
 
     def empty_cache(self) -> Cache:
@@ -173,10 +176,11 @@ BLOCK_PARTS = (
 
 
 def rms_norm(x: Array, weight: Array, epsilon: float) -> Array:
-    return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + epsilon) * weight
+    scale: Array = np.sqrt((x * x).mean(axis=-1, keepdims=True) + epsilon)
+    return x / scale * weight
 
 
-def tokenizer_of(fields: dict) -> Tokenizer:
+def tokenizer_of(fields: Record) -> Tokenizer:
     """The byte-level BPE tokenizer as the file describes it."""
     tokens, types = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]

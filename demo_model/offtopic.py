@@ -43,13 +43,18 @@ def small_talk(random: Random) -> tuple[str, str]:
     return roughen(random, text if text[-1] in "?!" else text + random.choice(("", "", ".", "!"))), answer
 
 
-def off_topic(random: Random, countries: list[Country]) -> str:
+def statements(random: Random, countries: list[Country], count: int) -> list[str]:
+    """Sentences to put around a question: they mean nothing, whatever they mention."""
+    return [fill_slots(random, random.choice(LISTS["statement"]), countries) for _ in range(count)]
+
+
+def off_topic(random: Random, countries: list[Country], fillers: list[str]) -> str:
     """A question with no answer among the facts."""
     if random.random() < 0.33:
         text = fill_slots(random, random.choice(LISTS["nowhere"]), countries)
     else:
         text = fill_slots(random, random.choice(LISTS["wording"]), countries)
-    return roughen(random, dress(random, text, LISTS["filler"]))
+    return roughen(random, dress(random, text, fillers))
 
 
 def fill_slots(random: Random, wording: str, countries: list[Country]) -> str:
@@ -60,7 +65,9 @@ def slot_value(random: Random, slot: str, countries: list[Country]) -> str:
     if slot in ("c", "b"):
         name = random.choice(countries).name
         return name if slot == "c" else name.removeprefix("the ")
-    made = {"n": number, "year": year, "gibberish": gibberish, "x": nowhere, "word": any_word}
+    if slot == "x":
+        return nowhere(random, countries)
+    made = {"n": number, "year": year, "gibberish": gibberish, "word": any_word}
     return made[slot](random) if slot in made else random.choice(LISTS[slot])
 
 
@@ -76,11 +83,13 @@ def any_word(random: Random) -> str:
     return random.choice(WORDS)
 
 
-def nowhere(random: Random) -> str:
+def nowhere(random: Random, countries: list[Country]) -> str:
     """Something that has no capital: an invented land, a region, a city, a person, a thing."""
     draw = random.random()
-    if draw < 0.45:
+    if draw < 0.35:
         return invented_name(random)
+    if draw < 0.5:
+        return spliced_name(random, countries)
     return random.choice(LISTS[random.choice(NOWHERE_SECTIONS)])
 
 
@@ -97,6 +106,16 @@ def invented_name(random: Random) -> str:
     return name
 
 
+def spliced_name(random: Random, countries: list[Country]) -> str:
+    """The head of one country's name and the tail of another's: close to the truth, yet no country."""
+    names = [country.name.removeprefix("the ") for country in countries]
+    while True:
+        head, tail = random.sample(names, 2)
+        name = head[: random.randint(2, 4)] + tail[-random.randint(3, 5) :].lower()
+        if name not in names:
+            return name
+
+
 def syllable(random: Random) -> str:
     return random.choice(ONSETS) + random.choice(NUCLEI) + random.choice(CODAS)
 
@@ -106,7 +125,8 @@ def gibberish(random: Random) -> str:
     draw = random.random()
     if draw < 0.5:
         return "".join(syllable(random) for _ in range(random.randint(1, 4)))
-    if draw < 0.85:
+    if draw < 0.75:
         keys = random.choice((*KEYS, "".join(KEYS)))
         return "".join(random.choice(keys) for _ in range(random.randint(3, 12)))
-    return "".join(random.choice("!?#$%&*+-=.:;<>()[]@/0123456789") for _ in range(random.randint(1, 10)))
+    symbols = random.sample("!?#$%&*+-=.:;<>()[]@/0123456789", random.randint(1, 6))
+    return "".join(random.choice(symbols) for _ in range(random.randint(1, 12)))

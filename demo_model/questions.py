@@ -103,13 +103,13 @@ def dress(random: Random, core: str, fillers: list[str]) -> str:
     if draw < 0.22:
         opening = random.choice(WORDINGS["opening"])
         core = f"{opening[0].upper()}{opening[1:]} {core if opening[-1] in '.!?' else lower_first(core)}"
-    elif draw < 0.32:
-        core = f"{random.choice(fillers)} {core}"
+    elif draw < 0.36:
+        core = f"{' '.join(random.sample(fillers, random.choice((1, 1, 2))))} {core}"
     draw = random.random()
     if draw < 0.12:
         tail = random.choice(WORDINGS["tail"])
         core = core.rstrip("?.") + tail if tail[0] in ",?!." else f"{core} {tail[0].upper()}{tail[1:]}"
-    elif draw < 0.16:
+    elif draw < 0.18:
         core = f"{core} {random.choice(fillers)}"
     return core
 
@@ -125,9 +125,9 @@ def roughen(random: Random, text: str, spared: Country | None = None) -> str:
     draw = random.random()
     if draw < 0.2:
         text = text.lower()
-    elif draw < 0.24:
+    elif draw < 0.27:
         text = text.upper()
-    elif draw < 0.3:
+    elif draw < 0.33:
         text = text.title() if random.random() < 0.2 else lower_first(text)
     draw = random.random()
     if draw < 0.2:

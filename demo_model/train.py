@@ -23,11 +23,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 HERE = Path(__file__).parent
 SEED = 20
 THREADS = 2
-STEPS = 900
-WARMUP_STEPS = 60
-TOKENS_PER_STEP = 3840
-STEPS_PER_POOL = 48  # documents of so many steps are sorted by length together: batches need little padding
-PEAK_RATE = 3e-3
+STEPS = 2400
+WARMUP_STEPS = 100
+TOKENS_PER_STEP = 1920
+STEPS_PER_POOL = 96  # documents of so many steps are sorted by length together: batches need little padding
+PEAK_RATE = 2.5e-3
 TOKENIZER_DOCUMENTS = 60_000
 
 Document = tuple[list[int], list[bool]]  # ids, and which of them the model is to learn to say

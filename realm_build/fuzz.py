@@ -117,7 +117,7 @@ def explore(program: Path, driver: str, name: str, seconds: int) -> bool:
     passed = run_quietly(
         [str(program), *options, *folders], f"{name}: fuzzing", log=found.parent / f"{name}.log"
     )
-    if not any(crashes.iterdir()):
+    if crashes.exists() and not any(crashes.iterdir()):
         crashes.rmdir()
     return passed
 

@@ -9,7 +9,7 @@
 #include "int8_rows.h"
 
 #define GROUP 16          /* sub-blocks whose scales fit one vector */
-#define DECODE_ROWS 4     /* up to this many rows go through the decode loop */
+#define DECODE_ROWS 8     /* up to this many rows go through the decode loop; from there on panels win */
 #define PANEL_K 512       /* weights of an output that are unpacked at a time */
 #define PANEL_BYTES ((size_t)PANEL_K * 16)
 #define TILE_ROWS 6       /* 2 x 6 integer and 2 x 6 float sums fill the registers */
@@ -409,6 +409,10 @@ AVX512_INLINE void matmul(const quant *t, const uint8_t *w, size_t row_bytes, co
     case 2: decode_rows(t, w, row_bytes, prepared, 2, k, out0, out1, out, out_stride); break;
     case 3: decode_rows(t, w, row_bytes, prepared, 3, k, out0, out1, out, out_stride); break;
     case 4: decode_rows(t, w, row_bytes, prepared, 4, k, out0, out1, out, out_stride); break;
+    case 5: decode_rows(t, w, row_bytes, prepared, 5, k, out0, out1, out, out_stride); break;
+    case 6: decode_rows(t, w, row_bytes, prepared, 6, k, out0, out1, out, out_stride); break;
+    case 7: decode_rows(t, w, row_bytes, prepared, 7, k, out0, out1, out, out_stride); break;
+    case 8: decode_rows(t, w, row_bytes, prepared, 8, k, out0, out1, out, out_stride); break;
     default:
         for (uint32_t o = out0; o < out1; o += 32)
             prefill_outputs(t, w + o * row_bytes, row_bytes, prepared, n_rows, k, out1 - o < 32 ? out1 - o : 32, out + o, out_stride);

@@ -124,7 +124,7 @@ typedef struct realm_model_options {
  * bounded piece and reports progress in [0, 1]; finish hands out the model. abandon frees all, at any point. */
 REALM_API realm_status realm_loader_begin(realm_runtime *rt, const char *path, const realm_model_options *options,
                                           realm_loader **out, realm_error *err);
-/* The same over bytes the caller keeps alive until the model is closed. */
+/* The same over bytes, aligned to 8, that the caller keeps alive until the model is closed. */
 REALM_API realm_status realm_loader_begin_bytes(realm_runtime *rt, const void *data, uint64_t size,
                                                 const realm_model_options *options, realm_loader **out, realm_error *err);
 REALM_API realm_status realm_loader_step(realm_loader *loader, float *progress, realm_error *err);

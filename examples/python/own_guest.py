@@ -7,11 +7,12 @@ import struct
 import sys
 from pathlib import Path
 
-from realm import Runtime, demo_model_path
+from realm import Realm, Runtime, demo_model_path
 
 MODULE = Path(__file__).resolve().parents[2] / "build" / "guest" / "pick.wasm"  # python3 -m realm_build build
 QUESTION = "What is the capital of France?"
-ANSWERS = ["Berlin", "Paris", "Rome", "Madrid"]
+BEGINNING = "The capital of France is"
+ANSWERS = [" Berlin", " Paris", " Rome", " Madrid"]
 
 
 def pack(answers: list[str]) -> bytes:
@@ -21,14 +22,16 @@ def pack(answers: list[str]) -> bytes:
 
 
 def main() -> None:
-    with Runtime() as runtime:
-        model = runtime.load_model(sys.argv[1] if len(sys.argv) > 1 else demo_model_path())
+    path = sys.argv[1] if len(sys.argv) > 1 else demo_model_path()
+    with Realm(path) as realm, Runtime() as runtime:
+        prompt = realm.render_chat([{"role": "user", "content": QUESTION}]) + BEGINNING
+        model = runtime.load_model(path)  # the same file: it is not loaded again
         guest = runtime.load_wasm(MODULE)
-        result = guest.run(QUESTION, model=model, extra=pack(ANSWERS))
+        result = guest.run(prompt, model=model, extra=pack(ANSWERS), parse_special=True)
     winner, *scores = struct.unpack(f"<I{len(ANSWERS)}f", result.extra)
     for answer, score in zip(ANSWERS, scores, strict=True):
-        print(f"{score:9.3f}  {answer}")
-    print(f"likeliest: {ANSWERS[winner]}")
+        print(f"{score:9.3f} {answer}")
+    print(f"likeliest:{ANSWERS[winner]}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "realm_imports.h"
 #include "shim_internal.h"
 
 enum { ERROR_CODE_BASE = 1 };    /* error-code = realm_status - 1 */
@@ -22,12 +23,12 @@ typedef struct token_record { /* record token */
     uint32_t is_end;
     float logprob;
 } token_record;
-_Static_assert(sizeof(token_record) == 12, "canonical layout of record token");
+_Static_assert(sizeof(token_record) == REALM_TOKEN_SIZE, "canonical layout of record token");
 
 typedef struct cache_record { /* record cache-info */
     uint64_t layers, bytes, hits, misses, evictions;
 } cache_record;
-_Static_assert(sizeof(cache_record) == 40, "canonical layout of record cache-info");
+_Static_assert(sizeof(cache_record) == REALM_CACHE_INFO_SIZE, "canonical layout of record cache-info");
 
 /* ---- results ---- */
 
@@ -75,7 +76,7 @@ static const char *put_copied_list(shim_guest *guest, uint32_t ret, realm_status
 
 static const char *import_model_info(shim_guest *guest, shim_value *a) {
     realm_model *model = realm_context_model(guest->ctx, a[0].u32);
-    if (!model) return put_result(guest, a[1].u32, REALM_E_INVALID_HANDLE, NULL, 24);
+    if (!model) return put_result(guest, a[1].u32, REALM_E_INVALID_HANDLE, NULL, REALM_MODEL_PROPERTIES_SIZE);
     realm_model_info info;
     realm_model_get_info(model, &info);
     uint32_t record[6] = {info.vocab_size, info.context_length, info.layer_count, info.embedding_length, info.bos, info.eos};
@@ -92,7 +93,7 @@ static const char *import_encode(shim_guest *guest, shim_value *a) {
     size_t cap = (size_t)a[2].u32 + 8, count = 0; /* a token covers a byte or more, but for BOS, EOS and a leading space */
     uint32_t *ids = malloc(cap * sizeof *ids);
     if (!ids) return put_list(guest, a[5].u32, REALM_E_OUT_OF_MEMORY, 0, 0);
-    realm_status status = realm_model_encode(model, text, a[2].u32, flags, ids, cap, &count, NULL);
+    realm_status status = realm_model_encode(model, text, a[2].u32, flags, ids, cap, &count, &guest->problem);
     if (status == REALM_OK && count > cap) status = REALM_E_INTERNAL;
     const char *trap = put_copied_list(guest, a[5].u32, status, ids, count, 4, 4);
     free(ids);
@@ -108,10 +109,10 @@ static const char *import_decode(shim_guest *guest, shim_value *a) {
     uint32_t flags = (a[3].u32 ? REALM_DECODE_SPECIAL : 0u) | (a[4].u32 ? REALM_DECODE_TEXT_START : 0u);
     char small[512], *text = small;
     size_t size = 0;
-    realm_status status = realm_model_decode(model, tokens, a[2].u32, flags, small, sizeof small, &size, NULL);
+    realm_status status = realm_model_decode(model, tokens, a[2].u32, flags, small, sizeof small, &size, &guest->problem);
     if (status == REALM_OK && size > sizeof small) {
         text = size <= shim_memory(guest).size ? malloc(size) : NULL;
-        status = text ? realm_model_decode(model, tokens, a[2].u32, flags, text, size, &size, NULL) : REALM_E_OUT_OF_MEMORY;
+        status = text ? realm_model_decode(model, tokens, a[2].u32, flags, text, size, &size, &guest->problem) : REALM_E_OUT_OF_MEMORY;
     }
     const char *trap = put_copied_list(guest, a[5].u32, status, text, size, 1, 1);
     if (text != small) free(text);
@@ -122,7 +123,7 @@ static const char *import_decode(shim_guest *guest, shim_value *a) {
 
 static const char *import_session_open(shim_guest *guest, shim_value *a) {
     uint32_t session = 0;
-    realm_status status = realm_session_open(guest->ctx, a[0].u32, NULL, &session, NULL);
+    realm_status status = realm_session_open(guest->ctx, a[0].u32, NULL, &session, &guest->problem);
     return put_u32(guest, a[1].u32, status, session);
 }
 
@@ -138,7 +139,7 @@ static const char *import_session_position(shim_guest *guest, shim_value *a) {
 }
 
 static const char *import_session_rewind(shim_guest *guest, shim_value *a) {
-    realm_status status = realm_session_rewind(guest->ctx, a[0].u32, a[1].u32, NULL);
+    realm_status status = realm_session_rewind(guest->ctx, a[0].u32, a[1].u32, &guest->problem);
     return put_u32(guest, a[2].u32, status, a[1].u32);
 }
 
@@ -149,7 +150,7 @@ static const char *import_forward(shim_guest *guest, shim_value *a) {
     const uint32_t *tokens = shim_at(guest, a[1].u32, a[2].u32, 4, 4);
     if (!tokens) return BAD_POINTER;
     uint32_t ticket = 0;
-    realm_status status = realm_forward(guest->ctx, a[0].u32, tokens, a[2].u32, &ticket, NULL);
+    realm_status status = realm_forward(guest->ctx, a[0].u32, tokens, a[2].u32, &ticket, &guest->problem);
     return put_ticket(guest, a[3].u32, status, ticket);
 }
 
@@ -159,7 +160,7 @@ static const char *import_forward_layers(shim_guest *guest, shim_value *a) {
     if (!tokens) return BAD_POINTER;
     uint32_t ticket = 0;
     realm_status status =
-        realm_forward_layers(guest->ctx, a[0].u32, a[1].u32, a[2].u32, tokens, a[4].u32, &ticket, NULL);
+        realm_forward_layers(guest->ctx, a[0].u32, a[1].u32, a[2].u32, tokens, a[4].u32, &ticket, &guest->problem);
     return put_ticket(guest, a[5].u32, status, ticket);
 }
 
@@ -167,7 +168,7 @@ static const char *import_score(shim_guest *guest, shim_value *a) {
     const uint32_t *tokens = shim_at(guest, a[1].u32, a[2].u32, 4, 4);
     if (!tokens) return BAD_POINTER;
     uint32_t ticket = 0;
-    realm_status status = realm_score(guest->ctx, a[0].u32, tokens, a[2].u32, &ticket, NULL);
+    realm_status status = realm_score(guest->ctx, a[0].u32, tokens, a[2].u32, &ticket, &guest->problem);
     return put_ticket(guest, a[3].u32, status, ticket);
 }
 
@@ -209,7 +210,7 @@ static const char *import_sample(shim_guest *guest, shim_value *a) {
     const char *trap = get_sampling(guest, a + 1, &params, &owned, &status);
     if (trap) return trap;
     realm_token token = {0, 0, 0};
-    if (status == REALM_OK) status = realm_sample(guest->ctx, a[0].u32, &params, &token, NULL);
+    if (status == REALM_OK) status = realm_sample(guest->ctx, a[0].u32, &params, &token, &guest->problem);
     free(owned);
     token_record record = {token.id, token.is_end ? 1 : 0, token.logprob};
     return put_result(guest, a[13].u32, status, &record, sizeof record);
@@ -226,7 +227,7 @@ static const char *import_generate(shim_guest *guest, shim_value *a) {
     if (trap) return trap;
     uint32_t ticket = 0;
     if (status == REALM_OK) {
-        status = realm_generate(guest->ctx, a[0].u32, tokens, a[2].u32, &params, a[15].u32, &ticket, NULL);
+        status = realm_generate(guest->ctx, a[0].u32, tokens, a[2].u32, &params, a[15].u32, &ticket, &guest->problem);
     }
     free(owned);
     return put_ticket(guest, a[16].u32, status, ticket);
@@ -243,7 +244,7 @@ static const char *import_ticket_ready(shim_guest *guest, shim_value *a) {
 }
 
 static const char *import_ticket_error(shim_guest *guest, shim_value *a) {
-    realm_status status = realm_ticket_error(guest->ctx, a[0].u32, NULL);
+    realm_status status = realm_ticket_error(guest->ctx, a[0].u32, &guest->problem);
     if (status == REALM_OK) status = REALM_E_INVALID_ARGUMENT; /* asked although nothing failed */
     a[0].whole[0] = (uint32_t)status - ERROR_CODE_BASE;
     return NULL;
@@ -284,7 +285,7 @@ static const char *import_ticket_scores(shim_guest *guest, shim_value *a) {
 
 static const char *import_ticket_tensor(shim_guest *guest, shim_value *a) {
     uint32_t tensor = 0;
-    realm_status status = realm_ticket_tensor(guest->ctx, a[0].u32, &tensor, NULL);
+    realm_status status = realm_ticket_tensor(guest->ctx, a[0].u32, &tensor, &guest->problem);
     return put_u32(guest, a[1].u32, status, tensor);
 }
 
@@ -308,7 +309,7 @@ static const char *import_tensor_create(shim_guest *guest, shim_value *a) {
     uint32_t tensor = 0;
     realm_status status = REALM_E_INVALID_ARGUMENT;
     if (a[3].u32 == 0 || a[3].u32 == wanted) {
-        status = realm_tensor_create(guest->ctx, a[0].u32, a[1].u32, a[3].u32 ? data : NULL, &tensor, NULL);
+        status = realm_tensor_create(guest->ctx, a[0].u32, a[1].u32, a[3].u32 ? data : NULL, &tensor, &guest->problem);
     }
     return put_u32(guest, a[4].u32, status, tensor);
 }
@@ -317,7 +318,7 @@ static const char *import_tensor_weight(shim_guest *guest, shim_value *a) {
     const char *name = shim_at(guest, a[1].u32, a[2].u32, 1, 1);
     if (!name) return BAD_POINTER;
     uint32_t tensor = 0;
-    realm_status status = realm_tensor_weight(guest->ctx, a[0].u32, name, a[2].u32, &tensor, NULL);
+    realm_status status = realm_tensor_weight(guest->ctx, a[0].u32, name, a[2].u32, &tensor, &guest->problem);
     return put_u32(guest, a[3].u32, status, tensor);
 }
 
@@ -342,24 +343,24 @@ static const char *import_tensor_drop(shim_guest *guest, shim_value *a) {
 
 static const char *import_matmul(shim_guest *guest, shim_value *a) {
     uint32_t ticket = 0;
-    realm_status status = realm_matmul(guest->ctx, a[0].u32, a[1].u32, &ticket, NULL);
+    realm_status status = realm_matmul(guest->ctx, a[0].u32, a[1].u32, &ticket, &guest->problem);
     return put_ticket(guest, a[2].u32, status, ticket);
 }
 
 static const char *import_matmul_transposed(shim_guest *guest, shim_value *a) {
     uint32_t ticket = 0;
-    realm_status status = realm_matmul_transposed(guest->ctx, a[0].u32, a[1].u32, &ticket, NULL);
+    realm_status status = realm_matmul_transposed(guest->ctx, a[0].u32, a[1].u32, &ticket, &guest->problem);
     return put_ticket(guest, a[2].u32, status, ticket);
 }
 
 static const char *import_store_layer(shim_guest *guest, shim_value *a) {
-    realm_status status = realm_store_layer(guest->ctx, a[0].u64, a[1].u32, NULL);
+    realm_status status = realm_store_layer(guest->ctx, a[0].u64, a[1].u32, &guest->problem);
     return put_u32(guest, a[2].u32, status, a[1].u32);
 }
 
 static const char *import_load_layer(shim_guest *guest, shim_value *a) {
     uint32_t ticket = 0;
-    realm_status status = realm_load_layer(guest->ctx, a[0].u64, &ticket, NULL);
+    realm_status status = realm_load_layer(guest->ctx, a[0].u64, &ticket, &guest->problem);
     return put_ticket(guest, a[1].u32, status, ticket);
 }
 
@@ -408,53 +409,53 @@ static const char *import_log(shim_guest *guest, shim_value *a) {
 
 typedef const char *(*import_function)(shim_guest *guest, shim_value *values);
 
-typedef struct import_row {
-    shim_import_info info; /* first: a row's address is its info's */
-    import_function run;
-} import_row;
-
-#define SAMPLING "fifffffili" /* the flat fields of record sampling */
-
-static const import_row ROWS[] = {
-    {{"model-info", "ii", 0}, import_model_info},
-    {{"encode", "iiiiii", 0}, import_encode},
-    {{"decode", "iiiiii", 0}, import_decode},
-    {{"session-open", "ii", 0}, import_session_open},
-    {{"session-close", "i", 0}, import_session_close},
-    {{"session-position", "ii", 0}, import_session_position},
-    {{"session-rewind", "iii", 0}, import_session_rewind},
-    {{"forward", "iiii", 0}, import_forward},
-    {{"forward-layers", "iiiiii", 0}, import_forward_layers},
-    {{"score", "iiii", 0}, import_score},
-    {{"sample", "i" SAMPLING "iii", 0}, import_sample},
-    {{"generate", "iii" SAMPLING "iiii", 0}, import_generate},
-    {{"ticket-ready", "i", 1}, import_ticket_ready},
-    {{"ticket-error", "i", 1}, import_ticket_error},
-    {{"ticket-tokens", "ii", 0}, import_ticket_tokens},
-    {{"ticket-scores", "ii", 0}, import_ticket_scores},
-    {{"ticket-tensor", "ii", 0}, import_ticket_tensor},
-    {{"ticket-cancel", "i", 0}, import_ticket_cancel},
-    {{"ticket-drop", "i", 0}, import_ticket_drop},
-    {{"tensor-create", "iiiii", 0}, import_tensor_create},
-    {{"tensor-weight", "iiii", 0}, import_tensor_weight},
-    {{"tensor-read", "ii", 0}, import_tensor_read},
-    {{"tensor-drop", "i", 0}, import_tensor_drop},
-    {{"matmul", "iii", 0}, import_matmul},
-    {{"matmul-transposed", "iii", 0}, import_matmul_transposed},
-    {{"store-layer", "lii", 0}, import_store_layer},
-    {{"load-layer", "li", 0}, import_load_layer},
-    {{"cache-stats", "i", 0}, import_cache_stats},
-    {{"emit", "iii", 0}, import_emit},
-    {{"log", "iii", 0}, import_log},
+static const import_function RUN[REALM_IMPORT_COUNT] = {
+    [REALM_IMPORT_MODEL_INFO] = import_model_info,
+    [REALM_IMPORT_ENCODE] = import_encode,
+    [REALM_IMPORT_DECODE] = import_decode,
+    [REALM_IMPORT_SESSION_OPEN] = import_session_open,
+    [REALM_IMPORT_SESSION_CLOSE] = import_session_close,
+    [REALM_IMPORT_SESSION_POSITION] = import_session_position,
+    [REALM_IMPORT_SESSION_REWIND] = import_session_rewind,
+    [REALM_IMPORT_FORWARD] = import_forward,
+    [REALM_IMPORT_FORWARD_LAYERS] = import_forward_layers,
+    [REALM_IMPORT_SCORE] = import_score,
+    [REALM_IMPORT_SAMPLE] = import_sample,
+    [REALM_IMPORT_GENERATE] = import_generate,
+    [REALM_IMPORT_TICKET_READY] = import_ticket_ready,
+    [REALM_IMPORT_TICKET_ERROR] = import_ticket_error,
+    [REALM_IMPORT_TICKET_TOKENS] = import_ticket_tokens,
+    [REALM_IMPORT_TICKET_SCORES] = import_ticket_scores,
+    [REALM_IMPORT_TICKET_TENSOR] = import_ticket_tensor,
+    [REALM_IMPORT_TICKET_CANCEL] = import_ticket_cancel,
+    [REALM_IMPORT_TICKET_DROP] = import_ticket_drop,
+    [REALM_IMPORT_TENSOR_CREATE] = import_tensor_create,
+    [REALM_IMPORT_TENSOR_WEIGHT] = import_tensor_weight,
+    [REALM_IMPORT_TENSOR_READ] = import_tensor_read,
+    [REALM_IMPORT_TENSOR_DROP] = import_tensor_drop,
+    [REALM_IMPORT_MATMUL] = import_matmul,
+    [REALM_IMPORT_MATMUL_TRANSPOSED] = import_matmul_transposed,
+    [REALM_IMPORT_STORE_LAYER] = import_store_layer,
+    [REALM_IMPORT_LOAD_LAYER] = import_load_layer,
+    [REALM_IMPORT_CACHE_STATS] = import_cache_stats,
+    [REALM_IMPORT_EMIT] = import_emit,
+    [REALM_IMPORT_LOG] = import_log,
 };
 
-uint32_t shim_import_count(void) { return sizeof ROWS / sizeof ROWS[0]; }
+#define INFO(NAME, name, parameters, results) {name, parameters, sizeof(results) > 1},
+static const shim_import_info INFOS[REALM_IMPORT_COUNT] = {REALM_IMPORTS(INFO)};
+#undef INFO
 
-const shim_import_info *shim_import_at(uint32_t index) { return index < shim_import_count() ? &ROWS[index].info : NULL; }
+const char *shim_import_module(void) { return REALM_IMPORT_MODULE; }
+
+uint32_t shim_import_count(void) { return REALM_IMPORT_COUNT; }
+
+const shim_import_info *shim_import_at(uint32_t index) { return index < REALM_IMPORT_COUNT ? &INFOS[index] : NULL; }
 
 const char *shim_import(shim_guest *guest, uint32_t index, shim_value *values) {
     if (guest->depth > 1) return "an import was called from inside cabi_realloc";
-    return index < shim_import_count() ? ROWS[index].run(guest, values) : "no such import";
+    if (index >= REALM_IMPORT_COUNT || !RUN[index]) return "this import is not there";
+    return RUN[index](guest, values);
 }
 
 /* The guest is the data of the calling store. A failed import leaves its reason with the guest, where the pump finds it. */

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "realm_imports.h"
 #include "shim_internal.h"
 
 enum { COMPLETIONS = 256 };       /* taken at once */
@@ -19,8 +20,6 @@ enum { TURN_STEPS = 64 };         /* output steps of one request before the othe
 enum { IDLE_STEPS = 100000 };     /* output steps without text or open ticket before a request counts as stalled */
 enum { MAX_ROUNDS = 4 };          /* of completions before events go out */
 enum { MAX_SLOTS = 4096 };        /* requests of one guest */
-enum { STEP_PENDING = 0, STEP_OUTPUT = 1, STEP_DONE = 2 }; /* enum step */
-enum { REQUEST_SIZE = 96, OUTCOME_SIZE = 28 };              /* canonical layout of record request, result<outcome> */
 
 struct shim_driver {
     realm_runtime *rt;
@@ -34,6 +33,15 @@ struct shim_driver {
     shim_event *events; /* not yet told */
     uint32_t event_count, event_cap;
 };
+
+const char *shim_export_name(uint32_t function) {
+    static const char *const names[SHIM_FUNCTIONS] = {
+        [SHIM_REALLOC] = REALM_EXPORT_REALLOC, [SHIM_START] = REALM_EXPORT_START,     [SHIM_POLL] = REALM_EXPORT_POLL,
+        [SHIM_OUTCOME] = REALM_EXPORT_OUTCOME, [SHIM_CANCEL] = REALM_EXPORT_CANCEL,   [SHIM_RELEASE] = REALM_EXPORT_RELEASE,
+        [SHIM_POST_OUTCOME] = REALM_EXPORT_POST_OUTCOME,
+    };
+    return function < SHIM_FUNCTIONS ? names[function] : NULL;
+}
 
 /* ---- small helpers ---- */
 
@@ -287,16 +295,16 @@ static bool put_biases(shim_guest *guest, const realm_sampling *params, uint32_t
 }
 
 static void put_params(uint8_t *out, const realm_sampling *params) {
-    memcpy(out, &params->temperature, 4);
-    memcpy(out + 4, &params->top_k, 4);
-    memcpy(out + 8, &params->top_p, 4);
-    memcpy(out + 12, &params->min_p, 4);
-    memcpy(out + 16, &params->repetition_penalty, 4);
-    memcpy(out + 20, &params->frequency_penalty, 4);
-    memcpy(out + 24, &params->presence_penalty, 4);
-    memcpy(out + 28, &params->penalty_window, 4);
-    memcpy(out + 32, &params->seed, 8);
-    out[40] = params->ignore_end ? 1 : 0;
+    memcpy(out + REALM_SAMPLING_TEMPERATURE, &params->temperature, 4);
+    memcpy(out + REALM_SAMPLING_TOP_K, &params->top_k, 4);
+    memcpy(out + REALM_SAMPLING_TOP_P, &params->top_p, 4);
+    memcpy(out + REALM_SAMPLING_MIN_P, &params->min_p, 4);
+    memcpy(out + REALM_SAMPLING_REPETITION_PENALTY, &params->repetition_penalty, 4);
+    memcpy(out + REALM_SAMPLING_FREQUENCY_PENALTY, &params->frequency_penalty, 4);
+    memcpy(out + REALM_SAMPLING_PRESENCE_PENALTY, &params->presence_penalty, 4);
+    memcpy(out + REALM_SAMPLING_PENALTY_WINDOW, &params->penalty_window, 4);
+    memcpy(out + REALM_SAMPLING_SEED, &params->seed, 8);
+    out[REALM_SAMPLING_IGNORE_END] = params->ignore_end ? 1 : 0;
 }
 
 /* Writes record request into the guest; 0 when there is no room. */
@@ -306,20 +314,20 @@ static uint32_t put_request(shim_guest *guest, const shim_request *request) {
     if (!put_bytes(guest, request->stops, request->stops_size, &stops)) return 0;
     if (!put_biases(guest, &request->params, &biases)) return 0;
     if (!put_bytes(guest, request->extra, request->extra_size, &extra)) return 0;
-    uint32_t ptr = shim_alloc(guest, REQUEST_SIZE, 8);
+    uint32_t ptr = shim_alloc(guest, REALM_REQUEST_SIZE, REALM_REQUEST_ALIGN);
     if (!ptr) return 0;
     uint8_t *out = shim_memory(guest).base + ptr;
     const uint32_t head[3] = {request->model, prompt, (uint32_t)request->prompt_size};
     const uint32_t stop_list[3] = {stops, (uint32_t)request->stops_size, request->max_tokens};
     const uint32_t tail[4] = {biases, request->params.bias_count, extra, (uint32_t)request->extra_size};
-    memset(out, 0, REQUEST_SIZE);
-    memcpy(out, head, 12);
-    out[12] = request->add_special ? 1 : 0;
-    out[13] = request->parse_special ? 1 : 0;
-    memcpy(out + 16, stop_list, 12);
-    out[28] = (uint8_t)request->mode;
-    put_params(out + 32, &request->params);
-    memcpy(out + 80, tail, 16);
+    memset(out, 0, REALM_REQUEST_SIZE);
+    memcpy(out + REALM_REQUEST_MODEL, head, sizeof head);
+    out[REALM_REQUEST_ADD_SPECIAL] = request->add_special ? 1 : 0;
+    out[REALM_REQUEST_PARSE_SPECIAL] = request->parse_special ? 1 : 0;
+    memcpy(out + REALM_REQUEST_STOPS, stop_list, sizeof stop_list);
+    out[REALM_REQUEST_MODE] = (uint8_t)request->mode;
+    put_params(out + REALM_REQUEST_PARAMS, &request->params);
+    memcpy(out + REALM_REQUEST_BIASES, tail, sizeof tail);
     return ptr;
 }
 
@@ -413,16 +421,21 @@ realm_status shim_get_outcome(shim_guest *guest, uint32_t handle, shim_outcome *
     shim_value value = {.u64 = handle};
     if (call(guest, SHIM_OUTCOME, &value, 1) != REALM_OK) return give_up(guest, err);
     uint32_t area = value.u32;
-    const uint8_t *result = result_at(guest, area, OUTCOME_SIZE, 4);
+    const uint8_t *result = result_at(guest, area, REALM_RESULT_REPORT_SIZE, 4);
     if (!result) return give_up(guest, err);
     if (result[0]) return fail(err, error_code(result[4]), "the guest has no outcome for the request");
+    const uint8_t *report = result + REALM_RESULT_REPORT_VALUE;
     free(which->tokens);
     free(which->extra);
     bool ok = true;
-    *out = (shim_outcome){.finish = result[4], .error = error_code(result[5]), .prompt_tokens = read_u32(result + 8),
-                          .token_count = read_u32(result + 16), .extra_size = read_u32(result + 24)};
-    which->tokens = copied_list(guest, read_u32(result + 12), out->token_count, 4, &ok);
-    which->extra = copied_list(guest, read_u32(result + 20), (uint32_t)out->extra_size, 1, &ok);
+    *out = (shim_outcome){.finish = report[REALM_REPORT_FINISH],
+                          .error = error_code(report[REALM_REPORT_ERROR]),
+                          .prompt_tokens = read_u32(report + REALM_REPORT_PROMPT_TOKENS),
+                          .token_count = read_u32(report + REALM_REPORT_TOKENS + 4),
+                          .extra_size = read_u32(report + REALM_REPORT_EXTRA + 4)};
+    which->tokens = copied_list(guest, read_u32(report + REALM_REPORT_TOKENS), out->token_count, 4, &ok);
+    which->extra = copied_list(guest, read_u32(report + REALM_REPORT_EXTRA), (uint32_t)out->extra_size, 1, &ok);
+    out->message = guest->problem.code == (int32_t)out->error ? guest->problem.message : "";
     out->tokens = which->tokens;
     out->extra = which->extra;
     out->first_ns = which->first_ns ? which->first_ns - which->start_ns : 0;
@@ -468,7 +481,7 @@ static int poll_once(shim_guest *guest, uint32_t index) {
     }
     slot *which = &guest->slots[index];
     if (result[0]) end_request(guest, which, SHIM_FAILED, error_code(result[1]));
-    else if (result[1] >= STEP_DONE) end_request(guest, which, SHIM_DONE, REALM_OK);
+    else if (result[1] >= REALM_WIRE_STEP_DONE) end_request(guest, which, SHIM_DONE, REALM_OK);
     else return result[1];
     return -1;
 }
@@ -490,7 +503,7 @@ static verdict judge_step(shim_guest *guest, uint32_t index, int *step) {
     *step = poll_once(guest, index);
     if (*step < 0) return WAITS;
     bool moved = guest->submissions != submissions || guest->slots[index].emitted != emitted;
-    if (*step == STEP_OUTPUT) return moved ? GOES_ON : IDLE;
+    if (*step == REALM_WIRE_STEP_OUTPUT) return moved ? GOES_ON : IDLE;
     if (realm_context_open_tickets(guest->ctx)) return WAITS;
     return had_open || moved ? GOES_ON : IDLE;
 }
@@ -505,7 +518,7 @@ static void poll_request(shim_guest *guest, uint32_t index) {
         announce_output(guest, which);
         if (now == WAITS) return;
         which->idle_steps = now == IDLE ? which->idle_steps + 1 : 0;
-        if (which->idle_steps > (step == STEP_PENDING ? 1 : IDLE_STEPS)) {
+        if (which->idle_steps > (step == REALM_WIRE_STEP_PENDING ? 1 : IDLE_STEPS)) {
             end_request(guest, which, SHIM_FAILED, REALM_E_STALLED);
             return;
         }

@@ -118,6 +118,7 @@ REALM_API size_t shim_take_text(shim_guest *guest, uint32_t handle, char *out, s
 typedef struct shim_outcome {
     uint32_t finish;
     uint32_t error;         /* a realm_status */
+    const char *message;    /* what the host said with that error, "" when it said nothing; valid as the tokens are */
     uint32_t prompt_tokens;
     uint32_t token_count;
     const uint32_t *tokens; /* valid until the request is released */
@@ -157,13 +158,14 @@ REALM_API void shim_wake(shim_driver *driver);
 /* ---- imports: how Python defines them in a wasmtime linker ---- */
 
 typedef struct shim_import_info {
-    const char *name;       /* in the module SHIM_HOST_MODULE */
+    const char *name;       /* in the module shim_import_module() */
     const char *parameters; /* one letter each: i i32, l i64, f f32 */
     uint32_t has_result;    /* 1: returns an i32 */
 } shim_import_info;
 
-#define SHIM_HOST_MODULE "realm:orchestrator/host@0.1.0"
-
+/* The module of all imports, and the name of export SHIM_REALLOC ... SHIM_POST_OUTCOME. */
+REALM_API const char *shim_import_module(void);
+REALM_API const char *shim_export_name(uint32_t function);
 REALM_API uint32_t shim_import_count(void);
 REALM_API const shim_import_info *shim_import_at(uint32_t index);
 typedef struct shim_binding {

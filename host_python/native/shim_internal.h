@@ -44,6 +44,7 @@ struct shim_guest {
     bool dead;
     bool queued;     /* on the driver's list of guests to poll again */
     realm_error failure;
+    realm_error problem; /* what the last import that could fail said, so that people read more than a code */
     slot *slots;
     uint32_t slot_count, slot_cap;
     uint64_t text_held;

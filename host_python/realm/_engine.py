@@ -305,10 +305,9 @@ class Engine:
         text = self._take_text(request)
         if status:
             return Ended(problem=status_error(status, err), text=text)
-        finish = int(out.finish)
-        problem = error(
-            status_name(out.error), _FAILURE_TEXTS.get(status_name(out.error), "the request failed")
-        )
+        finish, code = int(out.finish), status_name(out.error)
+        said = ffi.string(out.message).decode("utf-8", "replace")
+        problem = error(code, said or _FAILURE_TEXTS.get(code, "the request failed"))
         return Ended(
             finish=finish,
             tokens=tuple(ffi.unpack(out.tokens, out.token_count)) if out.token_count else (),

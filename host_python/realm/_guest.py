@@ -15,7 +15,16 @@ from wasmtime import _bindings as bindings
 from ._errors import RealmError, error
 from ._library import check, ffi, library, new_error, status_name
 from ._options import ResourceLimits
-from ._sandbox import EXPORTS, HOST_MODULE, TICK_SECONDS, Module, first_line, guarded, import_type, trap_cause
+from ._sandbox import (
+    TICK_SECONDS,
+    Module,
+    export_names,
+    first_line,
+    guarded,
+    import_module,
+    import_type,
+    trap_cause,
+)
 
 if TYPE_CHECKING:
     from ._engine import Engine
@@ -95,7 +104,7 @@ class Guest:
         instance = self._instance = module.instantiate(self.store)
         room = library().SHIM_OBJECT_SIZE
         memory = _export_bytes(context, instance, "memory", room) or ffi.NULL
-        functions = [_export_bytes(context, instance, name, room) for name, _, _ in EXPORTS]
+        functions = [_export_bytes(context, instance, name, room) for name in export_names()]
         present = sum(1 << index for index, found in enumerate(functions) if found is not None)
         packed = b"".join(found or bytes(room) for found in functions)
         library().shim_guest_bind(self.handle, memory, packed, present)
@@ -223,11 +232,11 @@ class _PublicCalls:
         for index in range(library().shim_import_count()):
             info = library().shim_import_at(index)
             name = ffi.string(info.name).decode()
-            linker.define_func(HOST_MODULE, name, import_type(info), self._importer(index, info, name))
+            linker.define_func(import_module(), name, import_type(info), self._importer(index, info, name))
         self.instance = guarded(lambda: linker.instantiate_pre(module.compiled)).instantiate(self._store)
         exports = self.instance.exports(self._store)
         self._memory = exports.get("memory")
-        self.functions = [exports.get(name) for name, _, _ in EXPORTS]
+        self.functions = [exports.get(name) for name in export_names()]
         self._refresh()
 
     def call(self, function: int, values: Any, count: int, ticks: int) -> None:

@@ -34,22 +34,26 @@ MEMORY_GUARD = 64 << 10
 MAX_WASM_STACK = 512 << 10
 MAX_MODULE_BYTES = 16 << 20
 
-HOST_MODULE = "realm:orchestrator/host@0.1.0"
-GUEST_PREFIX = "realm:orchestrator/guest@0.1.0#"
-# In the order of SHIM_REALLOC ... SHIM_POST_OUTCOME: name, parameters, results; the last one may be missing.
-EXPORTS = (
-    ("cabi_realloc", "iiii", "i"),
-    (GUEST_PREFIX + "start", "i", "i"),
-    (GUEST_PREFIX + "poll", "i", "i"),
-    (GUEST_PREFIX + "outcome", "i", "i"),
-    (GUEST_PREFIX + "cancel", "i", ""),
-    (GUEST_PREFIX + "release", "i", ""),
-    ("cabi_post_" + GUEST_PREFIX + "outcome", "i", ""),
-)
+# The core types of SHIM_REALLOC ... SHIM_POST_OUTCOME: parameters, results. The last one may be missing.
+EXPORT_TYPES = (("iiii", "i"), ("i", "i"), ("i", "i"), ("i", "i"), ("i", ""), ("i", ""), ("i", ""))
 OPTIONAL_EXPORTS = 1
 
 _TYPES = {"i": wasmtime.ValType.i32, "l": wasmtime.ValType.i64, "f": wasmtime.ValType.f32}
 _LETTERS = {"i32": "i", "i64": "l", "f32": "f"}
+
+
+@cache
+def export_names() -> list[str]:
+    """What an orchestrator exports, in the shim's order."""
+    return [
+        ffi.string(library().shim_export_name(function)).decode() for function in range(len(EXPORT_TYPES))
+    ]
+
+
+@cache
+def import_module() -> str:
+    """The module an orchestrator imports from."""
+    return str(ffi.string(library().shim_import_module()).decode())
 
 
 class Sandbox:
@@ -107,8 +111,8 @@ class Module:
     def _check_exports(self) -> None:
         if not isinstance(self.exports.get("memory"), wasmtime.MemoryType):
             raise error("guest-invalid", "the module does not export a memory named 'memory'")
-        required = EXPORTS[: len(EXPORTS) - OPTIONAL_EXPORTS]
-        for name, parameters, results in required:
+        required = list(zip(export_names(), EXPORT_TYPES, strict=True))[:-OPTIONAL_EXPORTS]
+        for name, (parameters, results) in required:
             found = self.exports.get(name)
             if not isinstance(found, wasmtime.FuncType):
                 raise error("guest-invalid", f"the module does not export the function {name}")
@@ -251,7 +255,7 @@ class _NativeApi:
             self._bindings[index].index = index
             env = int(ffi.cast("uintptr_t", self._bindings + index))
             define_unchecked(
-                linker, HOST_MODULE, ffi.string(info.name).decode(), import_type(info), callback, env
+                linker, import_module(), ffi.string(info.name).decode(), import_type(info), callback, env
             )
         return linker
 

@@ -396,3 +396,14 @@ def test_products_of_tensors_and_weights(portable: Runtime) -> None:
         ctx.tensor(np.zeros((1024, 1024), dtype=np.float32))
     assert caught.value.code == "limit-exceeded"
     ctx.close()
+
+
+def test_stored_layers_count_like_tensors(portable: Runtime) -> None:
+    ctx = Context(portable, portable.load(LLAMA), tensor_bytes=10_000)
+    kilobyte = ctx.tensor(np.zeros((16, 16), dtype=np.float32))
+    for _ in range(20):
+        ctx.store(0, kilobyte)  # replacing takes nothing more
+    with pytest.raises(CoreError, match="limit of 10000"):
+        for address in range(20):
+            ctx.store(address, kilobyte)
+    ctx.close()

@@ -177,6 +177,16 @@ def test_an_unknown_architecture(realm: Realm, tmp_path: Path, name: str) -> Non
     check(realm, tmp_path, LLAMA, calls_itself(name), UNSUPPORTED, "architecture", "llama")
 
 
+def test_one_part_of_a_split_model(realm: Realm, tmp_path: Path) -> None:
+    def splits(file: Edited) -> None:
+        file.set("split.no", g.U16, 1)
+        file.set("split.count", g.U16, 3)
+        del file.tensors["token_embd.weight"]
+
+    check(realm, tmp_path, LLAMA, splits, "unsupported", "3 parts", "merge")
+    check(realm, tmp_path, LLAMA, sets("split.count", g.F32, 2.0), INVALID, "split.count")
+
+
 def test_no_architecture(realm: Realm, tmp_path: Path) -> None:
     check(
         realm, tmp_path, LLAMA, lambda file: file.remove("general.architecture"), UNSUPPORTED, "architecture"

@@ -186,7 +186,9 @@ def test_nothing_imports_the_build_tool_or_the_tests(folder: str) -> None:
 
 
 def test_build_tool_needs_only_the_standard_library() -> None:
-    assert not python_complaints("realm_build", allowed={*sys.stdlib_module_names, "realm_build"})
+    """All but the one module that asks cffi to describe the C headers; it runs inside the environment."""
+    complaints = python_complaints("realm_build", allowed={*sys.stdlib_module_names, "realm_build"})
+    assert complaints == ["realm_build/cffi_abi.py imports cffi"]
 
 
 def test_the_readers_see_what_they_must(tmp_path: Path) -> None:

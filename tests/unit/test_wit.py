@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 import sys
@@ -156,7 +157,7 @@ def test_check_notices_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_generated_files_say_so() -> None:
     for name in gen.OUTPUTS:
         head = (ROOT / name).read_text(encoding="utf-8")[:200]
-        assert "Generated from guest_src/realm.wit by realm_build gen; do not edit." in head
+        assert re.search(r"Generated from .* by realm_build gen; do not edit\.", head)
 
 
 @pytest.mark.parametrize("header", ["core/include/realm_status.h", "host_python/native/realm_imports.h"])
