@@ -37,9 +37,11 @@ def parser() -> argparse.ArgumentParser:
         run=demo
     )
 
-    build = commands.add_parser("build", help="compile the native core and the WebAssembly guests")
+    build = commands.add_parser(
+        "build", help="compile the native core, the WebAssembly guests and the Node package"
+    )
     build.add_argument(
-        "--target", metavar="NAME", help="cross-compile the core, e.g. linux-arm64, windows-x64"
+        "--target", metavar="NAME", help="cross-compile the core and the addon, e.g. linux-arm64, windows-x64"
     )
     build.add_argument("--sanitize", action="store_true", help="also build the core with ASan and UBSan")
     build.set_defaults(run=build_all)
@@ -64,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     fuzz.add_argument("--target", metavar="NAME", action="append", help="only tests/fuzz/fuzz_NAME.c")
     fuzz.set_defaults(run=run_fuzz)
 
-    package = commands.add_parser("package", help="make wheels and the source archive in dist/")
+    package = commands.add_parser("package", help="make wheels, npm tarballs and the source archive in dist/")
     package.add_argument(
         "--target", metavar="NAME", action="append", help="platform, e.g. macos-arm64; or `all`"
     )
@@ -83,12 +85,14 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def build_all(options: argparse.Namespace) -> int:
-    from . import native, toolchain
+    from . import native, node, toolchain
 
     if options.target:
-        print(native.build_library(toolchain.find_target(options.target)))
+        target = toolchain.find_target(options.target)
+        print(native.build_library(target), node.addon(target), sep="\n")
         return 0
     build_host()
+    node.build()
     if options.sanitize:
         print(native.build_sanitized())
     return 0

@@ -81,18 +81,20 @@ def locked() -> Iterator[None]:
 def make_environment() -> None:
     if not has_ensurepip() and not has_outer_pip():
         install_packages({"python3-venv": "Python's venv and pip"})
-    own_pip = has_ensurepip()
     say(f"making {relative(VENV)} with the packages of {relative(REQUIREMENTS)}")
     shutil.rmtree(VENV, ignore_errors=True)
-    run([base_python(), "-m", "venv", *([] if own_pip else ["--without-pip"]), str(VENV)])
-    pip = (
-        [str(venv_python()), "-m", "pip"]
-        if own_pip
-        else [base_python(), "-m", "pip", "--python", str(venv_python())]
-    )
-    run([*pip, "install", "--quiet", "--disable-pip-version-check", "--requirement", str(REQUIREMENTS)])
+    run([base_python(), "-m", "venv", *([] if has_ensurepip() else ["--without-pip"]), str(VENV)])
+    pip_install("--requirement", str(REQUIREMENTS))
     add_source_path()
     STAMP.write_text(stamp())
+
+
+def pip_install(*arguments: str) -> None:
+    """Installs into the environment, with its own pip or the one outside."""
+    inside = [str(venv_python()), "-m", "pip"]
+    outside = [base_python(), "-m", "pip", "--python", str(venv_python())]
+    pip = inside if has_ensurepip() else outside
+    run([*pip, "install", "--quiet", "--disable-pip-version-check", *arguments])
 
 
 def base_python() -> str:

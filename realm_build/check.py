@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import guest, native
+from . import guest, native, node, toolchain
 from .paths import ROOT, BuildError
 
 MAX_FILE_BYTES = 4 << 20
@@ -60,6 +60,10 @@ def typed() -> str | None:
     return tool("mypy")
 
 
+def typed_typescript() -> str | None:
+    return node.typecheck()
+
+
 def generated() -> str | None:
     from . import gen
 
@@ -74,6 +78,7 @@ def compiles() -> str | None:
     """The warnings are errors in every build, so building is the check."""
     native.install_library()
     guest.install_guest()
+    node.addon(toolchain.host_target())
     return None
 
 
@@ -146,6 +151,7 @@ CHECKS: dict[str, Callable[[], str | None]] = {
     "format": formatted,
     "lint": linted,
     "types": typed,
+    "types of TypeScript": typed_typescript,
     "generated files": generated,
     "dependency direction": layered,
     "compile without warnings": compiles,

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from . import cffi_abi, wit, wit_c, wit_c_host, wit_docs, wit_python
+from . import cffi_abi, wit, wit_c, wit_c_host, wit_docs, wit_python, wit_typescript
 from .paths import ROOT
 
 SOURCE = "guest_src/realm.wit"
@@ -20,6 +20,7 @@ OUTPUTS: dict[str, Callable[[wit.Package], str]] = {
     "host_python/native/realm_imports.h": wit_c_host.native_header,
     "host_python/realm/_generated/__init__.py": wit_python.package_marker,
     "host_python/realm/_generated/abi.py": wit_python.python_glue,
+    "js/src/_generated/abi.ts": wit_typescript.typescript_glue,
     "host_python/realm/_abi.py": lambda _: cffi_abi.generate(),  # from the headers, the first row among them
 }
 

@@ -1,4 +1,4 @@
-"""`package`: the source archive and the wheels, by the standard way (`python -m build` with the build hook).
+"""`package`: npm tarballs, the source archive, wheels by the standard way (`python -m build` and the hook).
 
 For this machine the wheel is made out of the source archive and tried in an environment of its own,
 where no compiler can be reached; wheels of other platforms are cross-compiled from the checkout.
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import node_package
 from .bootstrap import base_python
 from .paths import BUILD, DEMO_MODEL, ROOT, BuildError, relative
 from .toolchain import TARGETS, Target, find_target, host_target
@@ -24,11 +25,13 @@ def main(names: Sequence[str] | None) -> int:
     if not DEMO_MODEL.exists():
         raise BuildError(f"{relative(DEMO_MODEL)} is missing: the wheel carries the demo model")
     host = host_target()
-    for target in chosen_targets(names) or [host]:
+    targets = chosen_targets(names) or [host]
+    for target in targets:
         wheel = build_host_wheel() if target == host else build_wheel(target)
         print(f"[package] {relative(wheel)}: {wheel.stat().st_size / 1e6:.1f} MB", flush=True)
         if target == host:
             try_wheel(wheel)
+    node_package.pack(targets)
     return 0
 
 

@@ -15,6 +15,8 @@ REQUIREMENTS = ROOT / "realm_build" / "requirements.txt"
 
 PACKAGE = ROOT / "host_python" / "realm"
 NATIVE = PACKAGE / "_native"
+NODE = ROOT / "node"
+NODE_MODULES = NODE / "node_modules"
 DEMO_MODEL = ROOT / "demo_model" / "realm-demo.gguf"
 
 

@@ -38,28 +38,36 @@ ISA_FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Target:
-    """A platform a library or wheel is made for."""
+    """A platform a library, wheel or npm package is made for."""
 
     name: str
     zig: str  # zig's target triple, with the oldest C library it must run on
     library: str
     wheel_tag: str
+    npm: str  # the same platform as Node and npm name it
     isa: str  # key of ISA_FLAGS
     system: str  # core/platform/platform_<system>.c
 
 
 TARGETS = {
-    target.name: target
-    for target in (
-        Target("linux-x64", "x86_64-linux-gnu.2.28", "librealm.so", "manylinux_2_28_x86_64", "x86", "posix"),
-        Target(
-            "linux-arm64", "aarch64-linux-gnu.2.28", "librealm.so", "manylinux_2_28_aarch64", "arm64", "posix"
-        ),
-        Target("macos-x64", "x86_64-macos.11.0", "librealm.dylib", "macosx_11_0_x86_64", "x86", "posix"),
-        Target("macos-arm64", "aarch64-macos.11.0", "librealm.dylib", "macosx_11_0_arm64", "arm64", "posix"),
-        Target("windows-x64", "x86_64-windows-gnu", "realm.dll", "win_amd64", "x86", "windows"),
+    name: Target(name, zig, library, wheel, npm, isa, system)
+    for name, zig, library, wheel, npm, isa, system in (
+        ("linux-x64", "x86_64-linux-gnu.2.28", "librealm.so", "manylinux_2_28_x86_64",
+         "linux-x64-gnu", "x86", "posix"),
+        ("linux-arm64", "aarch64-linux-gnu.2.28", "librealm.so", "manylinux_2_28_aarch64",
+         "linux-arm64-gnu", "arm64", "posix"),
+        ("linux-x64-musl", "x86_64-linux-musl", "librealm.so", "musllinux_1_2_x86_64",
+         "linux-x64-musl", "x86", "posix"),
+        ("linux-arm64-musl", "aarch64-linux-musl", "librealm.so", "musllinux_1_2_aarch64",
+         "linux-arm64-musl", "arm64", "posix"),
+        ("macos-x64", "x86_64-macos.11.0", "librealm.dylib", "macosx_11_0_x86_64",
+         "darwin-x64", "x86", "posix"),
+        ("macos-arm64", "aarch64-macos.11.0", "librealm.dylib", "macosx_11_0_arm64",
+         "darwin-arm64", "arm64", "posix"),
+        ("windows-x64", "x86_64-windows-gnu", "realm.dll", "win_amd64", "win32-x64", "x86", "windows"),
+        ("windows-arm64", "aarch64-windows-gnu", "realm.dll", "win_arm64", "win32-arm64", "arm64", "windows"),
     )
-}
+}  # fmt: skip
 
 
 def host_target() -> Target:
@@ -67,7 +75,8 @@ def host_target() -> Target:
     machine = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}.get(
         platform.machine().lower()
     )
-    return find_target(f"{system}-{machine}")
+    musl = "-musl" if system == "linux" and platform.libc_ver()[0] != "glibc" else ""
+    return find_target(f"{system}-{machine}{musl}")
 
 
 def find_target(name: str) -> Target:

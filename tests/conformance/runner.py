@@ -23,12 +23,14 @@ from typing import Any
 
 import numpy as np
 
+from realm_build import node
 from tests.conformance import fixtures
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-HOSTS: dict[str, list[str]] = {
-    "python": [sys.executable, str(HERE / "adapter_python.py")],
+HOSTS: dict[str, Callable[[], list[str]]] = {  # what starts a host's adapter
+    "python": lambda: [sys.executable, str(HERE / "adapter_python.py")],
+    "node": lambda: [str(node.node()), str(HERE / "adapter_node.mjs")],
 }
 
 Json = dict[str, Any]
@@ -46,7 +48,7 @@ class Host:
     """A running adapter. One that dies is started again for the next case."""
 
     def __init__(self, name: str) -> None:
-        self.command = HOSTS[name]
+        self.command = HOSTS[name]()
         self.process: subprocess.Popen[str] | None = None
 
     def ask(self, request: Json) -> Json:

@@ -52,7 +52,7 @@ def test_wheels_are_built_with_the_pinned_tools() -> None:
 
 def test_every_target_is_complete_and_consistent() -> None:
     for name, target in TARGETS.items():
-        system, machine = name.split("-")
+        system, machine, *musl = name.split("-")
         assert {"linux": "linux", "macos": "macos", "windows": "windows"}[system] in target.zig
         assert target.zig.startswith({"x64": "x86_64", "arm64": "aarch64"}[machine])
         assert target.isa == {"x64": "x86", "arm64": "arm64"}[machine]
@@ -60,13 +60,17 @@ def test_every_target_is_complete_and_consistent() -> None:
             target.library
             == {"linux": "librealm.so", "macos": "librealm.dylib", "windows": "realm.dll"}[system]
         )
+        library = musl or (["gnu"] if system == "linux" else [])
+        node_system = {"linux": "linux", "macos": "darwin", "windows": "win32"}[system]
+        assert target.npm == "-".join([node_system, machine, *library])
 
 
 @pytest.mark.parametrize("name", [name for name in TARGETS if name.startswith("linux")])
 def test_linux_wheels_promise_the_c_library_they_are_linked_for(name: str) -> None:
     target = TARGETS[name]
     built_for = target.zig.rpartition("gnu.")[2].replace(".", "_")
-    assert target.wheel_tag.startswith(f"manylinux_{built_for}_")
+    promised = "musllinux_1_2_" if target.zig.endswith("musl") else f"manylinux_{built_for}_"
+    assert target.wheel_tag.startswith(promised)
 
 
 def test_unknown_target_names_the_known_ones() -> None:

@@ -19,8 +19,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "host_python"
 DEMO = ROOT / "demo_model" / "realm-demo.gguf"
 DOCUMENTS = ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md"]
-FILE_ENDINGS = ("c", "h", "py", "md", "wit", "toml", "txt", "gguf", "wasm", "json")
-TOP_FOLDERS = ("core", "guest_src", "host_python", "realm_build", "tests", "examples", "docs", "demo_model")
+FILE_ENDINGS = ("c", "h", "py", "md", "wit", "toml", "txt", "gguf", "wasm", "json", "ts", "mjs")
+TOP_FOLDERS = (
+    "core", "guest_src", "host_python", "js", "node", "realm_build", "tests", "examples", "docs",
+    "demo_model",
+)  # fmt: skip
 IGNORED = {".git", "build", "dist", "node_modules", "__pycache__"}
 # Shortened where the document's own numbers would take long; later options win.
 QUICKER = {"bench": ["-p", "8", "-n", "8", "-r", "1"]}

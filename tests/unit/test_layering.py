@@ -1,7 +1,8 @@
 """Which part may depend on which: reads every #include and import and refuses what points the wrong way.
 
-core -> C11 (its platform files also the system); guest -> its own headers; a host -> core/include;
-nothing that runs at the user's imports the build tool, and the build tool needs only the standard library.
+core -> C11 (its platform files also the system); guest -> its own headers; a host -> core/include; hosts
+never import each other, and what Node and the browser share, js/, knows neither; nothing that runs at the
+user's imports the build tool, and the build tool needs only the standard library.
 """
 
 from __future__ import annotations
@@ -138,6 +139,47 @@ def test_python_shim_knows_the_core_only_by_its_public_headers() -> None:
     assert not c_complaints(c_files("host_python/native/**/*.[ch]"), C11, own, any_system=True)
 
 
+# ---- TypeScript ----
+
+JINJA = "@huggingface/jinja"
+
+
+def typescript_imports(text: str) -> list[str]:
+    """What a module imports or re-exports, also by import() and require()."""
+    text = without_comments(text)
+    return re.findall(r"""(?:\bfrom|\bimport|\bimport\(|\brequire\()\s*["']([^"']+)["']""", text)
+
+
+def typescript_complaints(folder: str, own: list[str], packages: str) -> list[str]:
+    """Imports that neither lead into one of the `own` folders nor match the pattern of allowed packages."""
+    complaints = []
+    for file in sorted((ROOT / folder).rglob("*.ts")):
+        for name in typescript_imports(file.read_text(encoding="utf-8")):
+            inside = (file.parent / name).resolve()
+            fine = any(inside.is_relative_to(ROOT / place) for place in own) if name[0] == "." else False
+            if not fine and (name[0] == "." or not re.fullmatch(packages, name)):
+                complaints.append(f"{file.relative_to(ROOT)} imports {name}")
+    return complaints
+
+
+def test_what_hosts_share_knows_no_host() -> None:
+    assert not typescript_complaints("js/src", ["js/src"], re.escape(JINJA))
+
+
+def test_node_imports_only_its_own_and_the_shared() -> None:
+    assert not typescript_complaints("node/src", ["node/src", "js/src"], r"node:[\w/]+")
+
+
+def test_node_addon_knows_the_core_by_its_public_headers() -> None:
+    """And by platform.h: the addon is linked with the core, and has no other portable threads."""
+    own = [ROOT / "core/include", ROOT / "node/src", ROOT / "core/platform", ROOT / "core"]
+    files = c_files("node/src/*.[ch]")
+    assert files
+    assert not c_complaints(files, {*C11, "node_api"}, own)
+    named = {name for file in files for _, name in includes(file.read_text())}
+    assert not {name for name in named if (ROOT / "core" / name).exists()} - {"platform/platform.h"}
+
+
 @pytest.mark.parametrize("folder", ["host_python/realm", "examples"])
 def test_nothing_imports_the_build_tool_or_the_tests(folder: str) -> None:
     assert not python_complaints(folder, refused=frozenset({"realm_build", "tests", "hatch_build"}))
@@ -157,6 +199,13 @@ def test_the_readers_see_what_they_must(tmp_path: Path) -> None:
     assert re.findall(NOT_IN_THE_CORE, 'x = printf("%d"); my_exit(1); snprintf(a, n, "b"); exit(1);') == [
         "printf(",
         "exit(",
+    ]
+    assert typescript_imports(
+        'import a from "./a.js";\nexport * from "b"; // from "c"\nawait import("./d")'
+    ) == [
+        "./a.js",
+        "b",
+        "./d",
     ]
     assert without_comments("a // abort()\nb /* exit( \n */ c") == "a \nb  c"
     assert imported_modules("from realm_build import paths\ndef f():\n    import a.b\nfrom . import c\n") == {

@@ -1,0 +1,233 @@
+// The public class `Realm`: one tenant with its own guest and limits, on models shared with the whole process.
+//
+// Realm.generate -> Guest.start -> the guest's start, then polls whenever a ticket moved -> Ended -> Generation
+
+import { camelKeys, checkEngine, checkLimits, checkSettings, encodeText, invalid, KV_TYPES, oneOf } from './options.js';
+import { SETTINGS, tokenIds, wholeNumber } from './options.js';
+import type { EngineOptions, GenerateOptions, KvType, ResourceLimits, Settings } from './options.js';
+import { renderChat, startsWithBos, type ChatOptions, type Message } from './chat.js';
+import { RealmError } from './errors.js';
+import { orchestratorGuest, type Guest } from './guest.js';
+import { hostLogits } from './host_session.js';
+import { Model } from './model.js';
+import { guestModule } from './module.js';
+import { platform, type EngineHost, type EngineStats } from './platform.js';
+import { generation, runRequest, TokenStream, type Generation, type Start } from './request.js';
+
+export interface RealmOptions extends EngineOptions {
+  limits?: ResourceLimits;
+  /** Realms of one tenant share the prefixes of their prompts; others never do. */
+  tenant?: number | bigint;
+}
+
+export interface LoadModelOptions {
+  /** Most tokens of one session; 0: the model's own. */
+  contextLength?: number;
+  kvType?: KvType;
+  /** Called with numbers up to 1. */
+  progress?: (done: number) => void;
+  onProgress?: (done: number) => void;
+  signal?: AbortSignal;
+}
+
+export type ChatGenerateOptions = GenerateOptions & ChatOptions;
+
+const CHAT_OPTIONS = ['tools', 'chatTemplate', 'templateVariables', 'addGenerationPrompt'] as const;
+const forgotten = new FinalizationRegistry<Guest>((guest) => guest.close());
+
+let serial = 0n;
+
+/** Dispose of it when it is not needed any more, or declare it with `using`. */
+export class Realm {
+  readonly limits: Required<ResourceLimits>;
+  readonly #engine: EngineHost;
+  readonly #guest: Guest;
+  readonly #models: Model[] = [];
+  #demo: Promise<Model> | undefined;
+  #disposed = false;
+
+  constructor(options: RealmOptions = {}) {
+    const own = realmOptions(options);
+    this.limits = checkLimits(own.limits);
+    this.#engine = platform().engine(checkEngine(own, platform().backends));
+    const module = guestModule(platform().standardGuest(), this.limits.guestMemoryBytes);
+    this.#guest = orchestratorGuest(this.#engine, module, tenantNumber(own.tenant), this.limits);
+    forgotten.register(this, this.#guest, this);
+  }
+
+  /** Ends what runs (its callers get `closed`) and frees the realm. Doing it again does nothing. */
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    forgotten.unregister(this);
+    this.#guest.close();
+    for (const model of this.#models.splice(0)) model.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  get disposed(): boolean {
+    return this.#disposed;
+  }
+
+  // ---- models ----
+
+  /** Loads a GGUF file, or shares it when the process has it. The first model is the realm's default. */
+  async loadModel(model: Model | string | URL, options: LoadModelOptions = {}): Promise<Model> {
+    this.#checkOpen();
+    const handle = model instanceof Model ? model.share() : await loadModel(this.#engine, model, options);
+    if (this.#disposed) {
+      handle.close();
+      this.#checkOpen();
+    }
+    this.#models.push(handle);
+    return handle;
+  }
+
+  /** Takes the model away from this realm and closes the handle; work that runs on it fails. */
+  unloadModel(model: Model): void {
+    this.#checkOpen();
+    const key = model.closed ? undefined : model.host().key;
+    const index = this.#models.findIndex((own) => !own.closed && own.host().key === key);
+    if (index < 0) throw new RealmError('invalid-handle', 'this realm has no such model');
+    const [own] = this.#models.splice(index, 1);
+    this.#guest.revoke(own!.host());
+    own!.close();
+  }
+
+  /** The default model: the one loaded first, or else the demo model that ships with Realm. */
+  async #model(): Promise<Model> {
+    this.#checkOpen();
+    if (this.#models[0]) return this.#models[0];
+    this.#demo ??= this.loadModel(platform().demoModel()).finally(() => (this.#demo = undefined));
+    return this.#demo;
+  }
+
+  // ---- generation ----
+
+  /** Continues a prompt as it is. */
+  async generate(prompt: string | Uint8Array, options: GenerateOptions = {}): Promise<Generation> {
+    const settings = checkSettings(options);
+    const model = settings.model ?? (await this.#model());
+    const ended = await runRequest(this.#start(encodeText(prompt), model, settings), settings.signal);
+    return generation(ended, ended.text);
+  }
+
+  /** Like generate, as a stream of text pieces that is also an async iterable. */
+  streamTokens(prompt: string | Uint8Array, options: GenerateOptions = {}): TokenStream {
+    this.#checkOpen();
+    const settings = checkSettings(options);
+    const text = encodeText(prompt);
+    return new TokenStream(async () => {
+      return this.#start(text, settings.model ?? (await this.#model()), settings);
+    }, settings.signal);
+  }
+
+  /** Answers messages with `role` and `content`, rendered by the model's own chat template. */
+  async chat(messages: readonly Message[], options: ChatGenerateOptions = {}): Promise<Generation> {
+    const settings = checkSettings(options, CHAT_OPTIONS);
+    const start = await this.#chatStart(messages, options, settings);
+    const ended = await runRequest(start, settings.signal);
+    return generation(ended, ended.text);
+  }
+
+  chatStream(messages: readonly Message[], options: ChatGenerateOptions = {}): TokenStream {
+    this.#checkOpen();
+    const settings = checkSettings(options, CHAT_OPTIONS);
+    return new TokenStream(() => this.#chatStart(messages, options, settings), settings.signal);
+  }
+
+  /** The prompt a conversation becomes. Control tokens that users wrote are broken up. */
+  async renderChat(messages: readonly Message[], options: ChatOptions & { model?: Model } = {}): Promise<string> {
+    return renderChat(options.model ?? (await this.#model()), messages, options);
+  }
+
+  // ---- tokens, logits, state ----
+
+  async tokenize(
+    text: string | Uint8Array,
+    options: { addSpecial?: boolean; parseSpecial?: boolean } = {},
+  ): Promise<number[]> {
+    return (await this.#model()).tokenize(text, options);
+  }
+
+  async detokenize(ids: Iterable<number>, options: { special?: boolean } = {}): Promise<string> {
+    return (await this.#model()).detokenize(ids, options);
+  }
+
+  /** Raw logits after each of the ids, one row each, computed with f32 keys and values. */
+  async logits(
+    ids: Iterable<number>,
+    options: { model?: Model; signal?: AbortSignal } = {},
+  ): Promise<Float32Array[]> {
+    const tokens = tokenIds(ids);
+    if (tokens.length === 0) throw invalid('logits needs at least one token id');
+    const model = options.model ?? (await this.#model());
+    return hostLogits(this.#engine, model.host(), tokens, options.signal);
+  }
+
+  /** Counters of the engine this realm runs on. */
+  stats(): EngineStats {
+    this.#checkOpen();
+    return this.#engine.stats();
+  }
+
+  // ---- inside ----
+
+  #checkOpen(): void {
+    if (this.#disposed) throw new RealmError('closed', 'this realm was closed; make a new one');
+  }
+
+  async #chatStart(messages: readonly Message[], options: ChatGenerateOptions, settings: Settings): Promise<Start> {
+    const model = settings.model ?? (await this.#model());
+    const rendering = camelKeys(options as Record<string, unknown>, [...SETTINGS, ...CHAT_OPTIONS], 'setting') as ChatOptions;
+    const prompt = renderChat(model, messages, rendering);
+    const own = { ...settings, addSpecial: !startsWithBos(model, prompt), parseSpecial: true };
+    return this.#start(encodeText(prompt), model, own);
+  }
+
+  #start(prompt: Uint8Array, model: Model, settings: Settings): Start {
+    this.#checkOpen();
+    checkTextBytes(prompt.length + settings.stops.length, this.limits);
+    const { stops, maxTokens, mode, params, biases, addSpecial, parseSpecial } = settings;
+    const extra = new Uint8Array(0);
+    const request = { prompt, addSpecial, parseSpecial, stops, maxTokens, mode, params, biases, extra };
+    return (listener) => this.#guest.start(request, model.host(), listener);
+  }
+}
+
+export async function loadModel(engine: EngineHost, source: string | URL, options: LoadModelOptions): Promise<Model> {
+  const names = ['contextLength', 'kvType', 'progress', 'onProgress', 'signal'];
+  const own = camelKeys(options as Record<string, unknown>, names, 'setting') as LoadModelOptions;
+  const host = await engine.load(source, {
+    mode: 'full',
+    contextLength: wholeNumber('contextLength', own.contextLength ?? 0, 0, 0xffffffff),
+    kvType: oneOf('kvType', own.kvType ?? 'f16', Object.keys(KV_TYPES) as KvType[]),
+    progress: own.progress ?? own.onProgress,
+    signal: own.signal,
+  });
+  return new Model(host, String(source));
+}
+
+function realmOptions(options: RealmOptions): RealmOptions {
+  const names = ['backend', 'threads', 'limits', 'cpuFeatures', 'executor', 'tenant'];
+  return camelKeys(options as Record<string, unknown>, names, 'option') as RealmOptions;
+}
+
+/** Realms share prefixes only when the application says they belong to one tenant. */
+export function tenantNumber(tenant: number | bigint | undefined): bigint {
+  if (tenant === undefined) return (1n << 63n) | ++serial;
+  const number = typeof tenant === 'bigint' ? tenant : BigInt(wholeNumber('tenant', tenant, 0, Number.MAX_SAFE_INTEGER));
+  if (number < 0n || number >= 1n << 63n) throw invalid(`tenant must be a whole number below 2**63, not ${tenant}`);
+  return number;
+}
+
+/** The guest holds the text, its token ids (at worst four bytes for each of the text's) and copies. */
+function checkTextBytes(size: number, limits: Required<ResourceLimits>): void {
+  const most = Math.floor((limits.guestMemoryBytes || 2 ** 32) / 8);
+  if (size <= most) return;
+  const text = `a prompt and stop strings of ${size} bytes are more than the ${most} that a realm with guestMemoryBytes`;
+  throw new RealmError('limit-exceeded', `${text}=${limits.guestMemoryBytes} takes`);
+}

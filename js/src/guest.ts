@@ -1,0 +1,389 @@
+// One guest: an instance of a module with the host side of its realm, and the requests that run in it.
+//
+// A guest is polled when it was started or cancelled, or when one of its tickets made progress. A call that traps ends the guest: its
+// state may be anything, so it is never entered again. Guests run in this thread, one call at a time; JavaScript has no way to
+// interrupt a call, so only guests that are trusted to return may run here.
+
+import {
+  AbiError,
+  GuestExports,
+  IMPORT_MODULE,
+  InterfaceError,
+  lowerImports,
+  type Export,
+  type Finish,
+  type GuestMemory,
+  type Request,
+  type Step,
+} from './_generated/abi.js';
+import { requestFailure, RealmError } from './errors.js';
+import { guestImports, type GuestSink } from './imports.js';
+import { requireOrchestrator } from './module.js';
+import type { ResourceLimits } from './options.js';
+import { platform, type ContextHost, type EngineHost, type ModelHost } from './platform.js';
+
+const TURN_STEPS = 64; // output steps of one request before the other guests get their turn
+const IDLE_STEPS = 100_000; // output steps without text or open ticket before a request counts as stalled
+const MAX_REQUESTS = 4096;
+const LOG_LINES = 256;
+const PAGE = 65536;
+
+/** The last word of a request. */
+export interface Ended {
+  problem?: RealmError;
+  finish: Finish;
+  tokens: Uint32Array;
+  promptTokens: number;
+  extra: Uint8Array;
+  firstTokenSeconds: number;
+  totalSeconds: number;
+}
+
+export interface RunningRequest {
+  /** Ends it soon; harmless when it has ended. */
+  cancel(): void;
+  /** Streamed text was read: its bytes no longer count as waiting. */
+  took(size: number): void;
+}
+
+/** What hears of a request: text as it comes (bytes of its own), and the end exactly once. */
+export interface Listener {
+  text(piece: Uint8Array): void;
+  end(ended: Ended): void;
+}
+
+class AllocationError extends AbiError {}
+
+class Running {
+  handle = 0;
+  emitted = 0;
+  held = 0; // bytes of text that wait to be read
+  idleSteps = 0;
+  startedAt = performance.now();
+  firstAt = 0;
+
+  constructor(readonly listener: Listener) {}
+
+  end(part: Partial<Ended>): void {
+    const now = performance.now();
+    this.listener.end({
+      finish: 'failed',
+      tokens: new Uint32Array(0),
+      promptTokens: 0,
+      extra: new Uint8Array(0),
+      firstTokenSeconds: this.firstAt ? (this.firstAt - this.startedAt) / 1000 : 0,
+      totalSeconds: (now - this.startedAt) / 1000,
+      ...part,
+    });
+  }
+}
+
+export class Guest implements GuestSink {
+  readonly logLines: string[] = [];
+  /** Why the guest is gone, once it is. */
+  problem: RealmError | undefined;
+  readonly #engine: EngineHost;
+  readonly #context: ContextHost;
+  readonly #limits: Required<ResourceLimits>;
+  readonly #memory: Memory;
+  readonly #instance: WebAssembly.Instance;
+  readonly #running = new Map<number, Running>();
+  readonly #grants = new Map<string, number>();
+  #exports: GuestExports | undefined;
+  #starting: Running | undefined;
+  #submissions = 0;
+  #textHeld = 0;
+  #queued = false;
+  #closed = false;
+
+  constructor(engine: EngineHost, module: WebAssembly.Module, tenant: bigint, limits: Required<ResourceLimits>) {
+    this.#engine = engine;
+    this.#limits = limits;
+    this.#memory = new Memory();
+    this.#context = engine.context(tenant, limits, () => this.#poll());
+    try {
+      const imports = lowerImports(guestImports(this.#context, this), this.#memory);
+      this.#instance = new WebAssembly.Instance(module, { [IMPORT_MODULE]: imports });
+      this.#memory.attach(this.#instance.exports);
+    } catch (problem) {
+      this.#context.close();
+      if (problem instanceof RealmError) throw problem;
+      throw new RealmError('guest-invalid', `the guest cannot be instantiated: ${(problem as Error).message}`);
+    }
+  }
+
+  // ---- requests ----
+
+  /** Starts a request; `model` is granted at its first use. */
+  start(request: Omit<Request, 'model'>, model: ModelHost | undefined, listener: Listener): RunningRequest {
+    this.#checkOpen();
+    if (this.#running.size >= MAX_REQUESTS) throw new RealmError('limit-exceeded', 'too many requests in one realm');
+    const running = new Running(listener);
+    const exports = this.#orchestrator();
+    const handle = model ? this.grant(model) : 0;
+    this.#starting = running;
+    try {
+      running.handle = this.#enter(() => exports.start({ ...request, model: handle }));
+    } catch (problem) {
+      throw this.#startProblem(problem);
+    } finally {
+      this.#starting = undefined;
+    }
+    if (this.#running.has(running.handle)) throw this.#die(new AbiError('the guest gave one handle to two requests'));
+    this.#running.set(running.handle, running);
+    this.#engine.running(1);
+    this.#pollSoon();
+    return { cancel: () => this.#cancel(running), took: (size) => this.#took(running, size) };
+  }
+
+  #startProblem(problem: unknown): RealmError {
+    if (problem instanceof InterfaceError) return new RealmError(problem.code, 'the guest refused the request');
+    return problem as RealmError;
+  }
+
+  #cancel(running: Running): void {
+    if (this.#running.get(running.handle) !== running || this.#closed || this.problem) return;
+    try {
+      this.#enter(() => this.#orchestrator().cancel(running.handle));
+      this.#pollSoon();
+    } catch {
+      // the guest died of it, and told its requests
+    }
+  }
+
+  #took(running: Running, size: number): void {
+    if (this.#running.get(running.handle) !== running) return;
+    running.held -= size;
+    this.#textHeld -= size;
+  }
+
+  /** The realm's handle of a model. */
+  grant(model: ModelHost): number {
+    let handle = this.#grants.get(model.key);
+    if (handle === undefined) this.#grants.set(model.key, (handle = this.#context.grant(model)));
+    return handle;
+  }
+
+  revoke(model: ModelHost): void {
+    const handle = this.#grants.get(model.key);
+    if (handle !== undefined) this.#context.revoke(handle);
+    this.#grants.delete(model.key);
+  }
+
+  /** Ends what runs with `closed`. Doing it again does nothing. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#context.close();
+    this.#endAll(new RealmError('closed', 'the realm was closed during the request'));
+  }
+
+  /** Calls an export that takes and returns numbers. */
+  call(name: string, values: readonly (number | bigint)[]): unknown {
+    this.#checkOpen();
+    const found = this.#instance.exports[name];
+    if (typeof found !== 'function') throw new RealmError('guest-invalid', `the module exports no function '${name}'`);
+    return this.#enter(() => (found as (...all: (number | bigint)[]) => unknown)(...values));
+  }
+
+  #checkOpen(): void {
+    if (this.problem) {
+      throw new RealmError(this.problem.code, `this realm was stopped: ${this.problem.message}; make a new one`);
+    }
+    if (this.#closed) throw new RealmError('closed', 'this realm was closed; make a new one');
+  }
+
+  #orchestrator(): GuestExports {
+    const find = (name: string): Export | undefined => this.#instance.exports[name] as Export | undefined;
+    return (this.#exports ??= new GuestExports(this.#memory, find));
+  }
+
+  // ---- calls into the guest ----
+
+  /** Runs a call into the guest; anything but an error of the interface is its end. */
+  #enter<T>(action: () => T): T {
+    try {
+      return action();
+    } catch (problem) {
+      if (problem instanceof InterfaceError) throw problem;
+      if (this.#starting && problem instanceof AllocationError) {
+        throw new RealmError('guest-memory', "the request does not fit into the guest's memory");
+      }
+      throw this.#die(problem);
+    }
+  }
+
+  #die(problem: unknown): RealmError {
+    if (this.problem) return this.problem;
+    this.problem = this.#trapError(problem);
+    this.#context.close();
+    this.#endAll(this.problem);
+    return this.problem;
+  }
+
+  #trapError(problem: unknown): RealmError {
+    if (problem instanceof RealmError) return problem;
+    const message = problem instanceof Error ? problem.message : String(problem);
+    const full = this.#memory.view().byteLength + PAGE > this.#limits.guestMemoryBytes;
+    if (problem instanceof WebAssembly.RuntimeError && message.includes('unreachable') && full) {
+      return new RealmError('guest-memory', 'the guest wanted more memory than its limit');
+    }
+    return new RealmError('guest-trap', `the guest trapped: ${message}`, { cause: problem });
+  }
+
+  #endAll(problem: RealmError): void {
+    const all = [...this.#running.values()];
+    this.#running.clear();
+    for (const running of all) {
+      this.#engine.running(-1);
+      running.end({ problem });
+    }
+  }
+
+  // ---- polling ----
+
+  #pollSoon(): void {
+    queueMicrotask(() => this.#poll());
+  }
+
+  /** After the events that wait already: so that one guest never holds up the others. */
+  #pollLater(): void {
+    if (this.#queued) return;
+    this.#queued = true;
+    platform().defer(() => {
+      this.#queued = false;
+      this.#poll();
+    });
+  }
+
+  #poll(): void {
+    for (const running of [...this.#running.values()]) {
+      if (this.#closed || this.problem) return;
+      if (this.#running.get(running.handle) === running) this.#pollRequest(running);
+    }
+  }
+
+  /** Polls a request until it waits for a ticket or its turn is over. */
+  #pollRequest(running: Running): void {
+    for (let steps = 0; steps < TURN_STEPS; steps++) {
+      const submissions = this.#submissions;
+      const emitted = running.emitted;
+      const hadOpen = this.#context.openTickets() > 0;
+      const step = this.#step(running);
+      if (step === undefined || this.#closed) return;
+      const moved = this.#submissions !== submissions || running.emitted !== emitted;
+      const open = this.#context.openTickets() > 0;
+      if (step === 'pending' && open) return;
+      const idle = step === 'output' ? !moved : !hadOpen && !moved;
+      running.idleSteps = idle ? running.idleSteps + 1 : 0;
+      if (running.idleSteps > (step === 'pending' ? 1 : IDLE_STEPS)) {
+        this.#finish(running, { problem: requestFailure('stalled') });
+        return;
+      }
+    }
+    this.#pollLater();
+  }
+
+  /** One poll; undefined when the request has ended. */
+  #step(running: Running): Step | undefined {
+    try {
+      const step = this.#enter(() => this.#orchestrator().poll(running.handle));
+      if (step !== 'done') return step;
+      this.#finish(running, this.#outcome(running));
+    } catch (problem) {
+      if (problem instanceof InterfaceError) this.#finish(running, { problem: requestFailure(problem.code) });
+    }
+    return undefined;
+  }
+
+  #outcome(running: Running): Partial<Ended> {
+    const report = this.#enter(() => this.#orchestrator().outcome(running.handle));
+    const { finish, promptTokens, tokens, extra } = report;
+    if (finish === 'failed') return { problem: requestFailure(report.error) };
+    return { finish, promptTokens, tokens, extra };
+  }
+
+  #finish(running: Running, part: Partial<Ended>): void {
+    if (!this.#running.delete(running.handle)) return;
+    this.#textHeld -= running.held;
+    this.#engine.running(-1);
+    if (!this.#closed && !this.problem) {
+      try {
+        this.#enter(() => this.#orchestrator().release(running.handle));
+      } catch {
+        // the guest died of it; this request has its result
+      }
+    }
+    running.end(part);
+  }
+
+  // ---- what the guest says ----
+
+  /** @internal */
+  submitted(): void {
+    this.#submissions++;
+  }
+
+  /** @internal Text for a request that is being started or runs. */
+  emit(request: number, text: Uint8Array): void {
+    const running = this.#running.get(request) ?? this.#starting;
+    if (!running) throw new AbiError('emit: the guest emitted text for a request that does not run');
+    if (text.length === 0) return;
+    if (text.length > this.#limits.textBytes - this.#textHeld) {
+      throw new AbiError('emit: the guest emitted more text than its limit');
+    }
+    this.#textHeld += text.length;
+    running.emitted += text.length;
+    running.held += text.length;
+    running.firstAt ||= performance.now();
+    running.listener.text(text.slice());
+  }
+
+  /** @internal What does not fit is dropped, so that a chatty guest costs a fixed amount. */
+  log(level: number, text: string): void {
+    if (this.logLines.length < LOG_LINES) this.logLines.push(`${Math.min(level, 3)}${text.slice(0, 1024)}`);
+  }
+}
+
+/** An orchestrator's guest: the module is checked before. */
+export function orchestratorGuest(
+  engine: EngineHost,
+  module: WebAssembly.Module,
+  tenant: bigint,
+  limits: Required<ResourceLimits>,
+): Guest {
+  requireOrchestrator(module);
+  return new Guest(engine, module, tenant, limits);
+}
+
+/** The result of an ended request, or its error. */
+export function checkEnded(ended: Ended): Ended {
+  if (ended.problem) throw ended.problem;
+  return ended;
+}
+
+/** The memory of an instance: a view that is made anew when the memory moved. */
+class Memory implements GuestMemory {
+  #memory: WebAssembly.Memory | undefined;
+  #realloc: Export | undefined;
+  #view = new DataView(new ArrayBuffer(0));
+
+  attach(exports: WebAssembly.Exports): void {
+    const { memory, cabi_realloc: realloc } = exports;
+    if (memory instanceof WebAssembly.Memory) this.#memory = memory;
+    if (typeof realloc === 'function') this.#realloc = realloc as Export;
+  }
+
+  view(): DataView {
+    if (this.#memory && this.#view.buffer !== this.#memory.buffer) this.#view = new DataView(this.#memory.buffer);
+    return this.#view;
+  }
+
+  allocate(size: number, align: number): number {
+    const address = this.#realloc ? this.#realloc(0, 0, align, size) >>> 0 : 0;
+    if (address === 0 || address % align !== 0 || address + size > this.view().byteLength) {
+      throw new AllocationError("the guest's cabi_realloc gave no usable memory");
+    }
+    return address;
+  }
+}

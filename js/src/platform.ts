@@ -1,0 +1,94 @@
+// What a host must provide to the code that Node and the browser share: engines, their models and contexts, the standard guest.
+// Node implements it over its addon (node/src/host.ts).
+
+import type { Host } from './_generated/abi.js';
+import type { Backend, CheckedEngineOptions, KvType, ResourceLimits } from './options.js';
+
+/** Sizes and special tokens of a model; a token it does not have is null. */
+export interface ModelInfo {
+  vocabSize: number;
+  contextLength: number;
+  embeddingLength: number;
+  layerCount: number;
+  headCount: number;
+  headCountKv: number;
+  bos: number | null;
+  eos: number | null;
+  eot: number | null;
+  addBos: boolean;
+  addEos: boolean;
+  hasWeights: boolean;
+  parameterCount: number;
+  weightBytes: number;
+  kvBytesPerToken: number;
+}
+
+/** One user's handle on a loaded file; the file's data is shared by all handles of the process. */
+export interface ModelHost {
+  readonly info: ModelInfo;
+  /** Equal for handles on the same loaded file. */
+  readonly key: string;
+  encode(text: Uint8Array, addSpecial: boolean, parseSpecial: boolean): Uint32Array;
+  decode(ids: Uint32Array, special: boolean, textStart: boolean): Uint8Array;
+  /** JSON of architecture, metadata and tensors. */
+  describe(): string;
+  /** A metadata string. */
+  string(key: string): string | undefined;
+  /** Another handle on the same file. */
+  share(): ModelHost;
+  close(): void;
+}
+
+/** The host side of one realm: the imports of its guest, and what the host itself asks. */
+export interface ContextHost extends Omit<Host, 'emit' | 'log'> {
+  grant(model: ModelHost): number;
+  revoke(model: number): void;
+  /** Tickets that have not ended. */
+  openTickets(): number;
+  /** A session without prefix cache and with f32 keys and values. */
+  sessionOpenExact(model: number): number;
+  /** Like forward; ticketLogits gives the logits after each token once the ticket has ended. */
+  forwardLogits(model: number, session: number, tokens: Uint32Array): number;
+  ticketLogits(ticket: number): Float32Array;
+  close(): void;
+}
+
+export interface LoadOptions {
+  mode: 'full' | 'vocab' | 'header';
+  contextLength: number;
+  kvType: KvType;
+  progress: ((done: number) => void) | undefined;
+  signal: AbortSignal | undefined;
+}
+
+export type EngineStats = Readonly<Record<string, number | string>>;
+
+export interface EngineHost {
+  /** `moved` is called when a ticket of the context made progress or ended. */
+  context(tenant: bigint, limits: Required<ResourceLimits>, moved: () => void): ContextHost;
+  load(source: string | URL, options: LoadOptions): Promise<ModelHost>;
+  stats(): EngineStats;
+  /** A request began (1) or ended (-1): while any runs, the event loop must not end. */
+  running(change: 1 | -1): void;
+}
+
+export interface Platform {
+  readonly backends: readonly Backend[];
+  engine(options: CheckedEngineOptions): EngineHost;
+  /** The bytes of the standard guest. */
+  standardGuest(): Uint8Array;
+  demoModel(): string;
+  /** Runs a function soon, after the events that are waiting already. */
+  defer(run: () => void): void;
+}
+
+let current: Platform | undefined;
+
+export function usePlatform(platform: Platform): void {
+  current = platform;
+}
+
+export function platform(): Platform {
+  if (!current) throw new Error('no host was set up: import the package itself, not its parts');
+  return current;
+}

@@ -1,0 +1,175 @@
+/* addon.c: the Node addon: its functions' table, and the life of an environment.
+ *
+ * Completions reach JavaScript through one thread-safe function of the environment, which hands over everything that has come
+ * in since; it keeps the event loop alive only while JavaScript asks for that.
+ */
+#include <stdlib.h>
+
+#include "addon.h"
+
+/* ---- completions ---- */
+
+static void call_back(napi_env env, napi_value callback, double *serials, uint32_t count, bool lost) {
+    napi_value receiver, result, arguments[2];
+    arguments[0] = addon_array(env, napi_float64_array, serials, count, NULL);
+    if (!arguments[0] || napi_get_undefined(env, &receiver) != napi_ok) return;
+    if (napi_get_boolean(env, lost, &arguments[1]) != napi_ok) return;
+    (void)napi_call_function(env, receiver, callback, 2, arguments, &result);
+}
+
+static void deliver(napi_env env, napi_value callback, void *context, void *data) {
+    addon_env *self = context;
+    (void)data;
+    if (!env || !callback) return; /* the environment is going down */
+    uint32_t count;
+    bool lost;
+    double *serials = addon_env_take(self, &count, &lost);
+    if (count || lost) call_back(env, callback, serials, count, lost);
+    free(serials);
+    addon_env_handled(self, count);
+}
+
+static void tear_down(void *argument);
+
+/* (callback): called with the serials of contexts whose tickets moved. The clean-up is registered after the thread-safe function,
+ * so that it runs before that function goes. */
+static napi_value listen(napi_env env, napi_callback_info info) {
+    call c;
+    napi_value name;
+    if (!call_begin(&c, env, info)) return NULL;
+    if (c.self->post) return addon_throw(env, REALM_E_BUSY, "a listener is there already");
+    (void)napi_create_string_utf8(env, "realm", NAPI_AUTO_LENGTH, &name);
+    napi_status made = napi_create_threadsafe_function(env, c.values[0], NULL, name, 0, 1, NULL, NULL, c.self, deliver, &c.self->post);
+    if (made != napi_ok) return addon_throw(env, REALM_E_INVALID_ARGUMENT, "the listener must be a function");
+    (void)napi_unref_threadsafe_function(env, c.self->post);
+    if (addon_env_join(c.self) != REALM_OK || napi_add_env_cleanup_hook(env, tear_down, c.self) != napi_ok) {
+        return addon_throw(env, REALM_E_OUT_OF_MEMORY, "no memory for the environment");
+    }
+    return NULL;
+}
+
+/* (wanted): whether the event loop stays alive for completions */
+static napi_value keep_alive(napi_env env, napi_callback_info info) {
+    call c;
+    bool wanted = false;
+    if (!call_begin(&c, env, info) || !c.self->post || c.count < 1) return NULL;
+    (void)napi_get_value_bool(env, c.values[0], &wanted);
+    if (wanted) (void)napi_ref_threadsafe_function(env, c.self->post);
+    else (void)napi_unref_threadsafe_function(env, c.self->post);
+    return NULL;
+}
+
+/* ---- runtimes ---- */
+
+/* (threads, features, executor, batchRows, kvBytes) */
+static napi_value runtime_open(napi_env env, napi_callback_info info) {
+    call c;
+    if (!call_begin(&c, env, info)) return NULL;
+    if (!c.self->post) return addon_throw(env, REALM_E_INVALID_ARGUMENT, "listen must be called first");
+    realm_runtime_options options = {
+        .threads = call_u32(&c, 0), .features = call_u32(&c, 1), .executor = call_u32(&c, 2), .batch_rows = call_u32(&c, 3),
+        .kv_bytes = (uint64_t)call_number(&c, 4),
+    };
+    realm_error err;
+    addon_runtime *runtime;
+    if (addon_runtime_acquire(&options, &runtime, &err) != REALM_OK) return addon_throw_error(env, &err);
+    double handle = addon_put(c.self, OBJECT_RUNTIME, runtime);
+    if (handle != 0) return addon_number(env, handle);
+    addon_runtime_release(runtime);
+    return addon_throw(env, REALM_E_OUT_OF_MEMORY, "no memory for another runtime");
+}
+
+static napi_value runtime_close(napi_env env, napi_callback_info info) {
+    call c;
+    if (!call_begin(&c, env, info)) return NULL;
+    addon_runtime *runtime = addon_remove(&c, 0, OBJECT_RUNTIME);
+    if (runtime) addon_runtime_release(runtime);
+    return NULL;
+}
+
+static napi_value runtime_stats(napi_env env, napi_callback_info info) {
+    call c;
+    napi_value made;
+    if (!call_begin(&c, env, info)) return NULL;
+    const addon_runtime *runtime = addon_find(&c, 0, OBJECT_RUNTIME);
+    if (!runtime) return addon_throw(env, REALM_E_CLOSED, "this runtime was closed");
+    if (napi_create_object(env, &made) != napi_ok) return NULL;
+    realm_runtime_stats stats;
+    realm_runtime_get_stats(runtime->rt, &stats);
+    addon_set(env, made, "kernels", addon_text(env, realm_runtime_kernels(runtime->rt), NAPI_AUTO_LENGTH));
+    addon_set_number(env, made, "threads", realm_runtime_threads(runtime->rt));
+    addon_set_number(env, made, "steps", (double)stats.steps);
+    addon_set_number(env, made, "rows", (double)stats.rows);
+    addon_set_number(env, made, "stepNanoseconds", (double)stats.step_ns);
+    addon_set_number(env, made, "prefixHits", (double)stats.prefix_hits);
+    addon_set_number(env, made, "kvBytesUsed", (double)stats.kv_bytes_used);
+    addon_set_number(env, made, "kvBytesLimit", (double)stats.kv_bytes_limit);
+    return made;
+}
+
+static const addon_function RUNTIME_FUNCTIONS[] = {
+    {"listen", listen},
+    {"keepAlive", keep_alive},
+    {"runtimeOpen", runtime_open},
+    {"runtimeClose", runtime_close},
+    {"runtimeStats", runtime_stats},
+    {NULL, NULL},
+};
+
+/* ---- the environment ---- */
+
+static void free_object(const object *entry) {
+    if (entry->kind == OBJECT_CONTEXT) addon_context_free(entry->pointer);
+    else if (entry->kind == OBJECT_LOADER) addon_loader_free(entry->pointer);
+    else if (entry->kind == OBJECT_MODEL) addon_model_release(entry->pointer);
+    else if (entry->kind == OBJECT_RUNTIME) addon_runtime_release(entry->pointer);
+}
+
+/* Contexts first: work in flight ends before what it runs on goes. */
+static void tear_down(void *argument) {
+    addon_env *self = argument;
+    if (self->post) {
+        addon_env_leave(self);
+        (void)napi_release_threadsafe_function(self->post, napi_tsfn_abort);
+    }
+    for (int kind = OBJECT_CONTEXT; kind > OBJECT_FREE; kind--) {
+        for (uint32_t i = 0; i < self->object_count; i++) {
+            if ((int)self->objects[i].kind == kind) free_object(&self->objects[i]);
+        }
+    }
+    free(self->queue);
+    free(self->objects);
+    self->queue = NULL;
+    self->objects = NULL;
+    self->object_count = self->object_cap = 0;
+}
+
+static void forget(napi_env env, void *data, void *hint) {
+    (void)env;
+    (void)hint;
+    free(data);
+}
+
+static bool define(napi_env env, napi_value exports, const addon_function *functions) {
+    for (; functions->name; functions++) {
+        napi_value made;
+        if (napi_create_function(env, functions->name, NAPI_AUTO_LENGTH, functions->run, NULL, &made) != napi_ok) return false;
+        if (napi_set_named_property(env, exports, functions->name, made) != napi_ok) return false;
+    }
+    return true;
+}
+
+NAPI_MODULE_INIT() {
+    addon_env *self = calloc(1, sizeof *self);
+    if (!self) return addon_throw(env, REALM_E_OUT_OF_MEMORY, "no memory for the environment");
+    self->env = env;
+    if (napi_set_instance_data(env, self, forget, NULL) != napi_ok) {
+        free(self);
+        return NULL;
+    }
+    bool defined = define(env, exports, RUNTIME_FUNCTIONS) && define(env, exports, ADDON_MODEL_FUNCTIONS) &&
+                   define(env, exports, ADDON_CONTEXT_FUNCTIONS);
+    addon_set_number(env, exports, "abiVersion", realm_abi_version());
+    addon_set_number(env, exports, "cpuFeatures", realm_cpu_features());
+    return defined ? exports : NULL;
+}

@@ -1,0 +1,98 @@
+// The functions of the native addon (addon*.c) as TypeScript sees them. Handles are numbers; what runs for every token returns a
+// number that is negative for a failed status.
+
+import { loadNative } from './native.js';
+
+export interface Addon {
+  readonly abiVersion: number;
+  listen(moved: (serials: Float64Array, lost: boolean) => void): void;
+  keepAlive(wanted: boolean): void;
+  runtimeOpen(threads: number, features: number, executor: number, batchRows: number, kvBytes: number): number;
+  runtimeStats(runtime: number): Record<string, number | string>;
+  loaderBegin(runtime: number, path: string, mode: number, contextLength: number, kvType: number): Promise<number>;
+  loaderStep(loader: number): Promise<number>;
+  loaderFinish(loader: number, key: string): number;
+  loaderAbandon(loader: number): void;
+  modelFind(runtime: number, key: string): number;
+  modelClose(model: number): void;
+  modelInfo(model: number): unknown;
+  modelDescribe(model: number): Uint8Array;
+  modelString(model: number, key: string): Uint8Array | undefined;
+  modelEncode(model: number, text: Uint8Array, flags: number): Uint32Array;
+  modelDecode(model: number, ids: Uint32Array, flags: number): Uint8Array;
+  contextCreate(runtime: number, serial: number, tenant: bigint, limits: Float64Array): number;
+  contextClose(context: number): void;
+  contextGrant(context: number, model: number): number;
+  contextRevoke(context: number, model: number): number;
+  openTickets(context: number): number;
+  sessionOpen(context: number, model: number, ...exact: number[]): number;
+  sessionClose(context: number, session: number): number;
+  sessionPosition(context: number, session: number): number;
+  sessionRewind(context: number, session: number, position: number): number;
+  forward(context: number, session: number, tokens: Uint32Array): number;
+  forwardLayers(context: number, session: number, first: number, count: number, tokens: Uint32Array): number;
+  score(context: number, session: number, tokens: Uint32Array): number;
+  forwardLogits(context: number, model: number, session: number, tokens: Uint32Array): number;
+  sample(context: number, session: number, params: Uint8Array, biases: Uint8Array, out: Uint8Array): number;
+  generate(
+    context: number,
+    session: number,
+    tokens: Uint32Array,
+    params: Uint8Array,
+    biases: Uint8Array,
+    maxTokens: number,
+  ): number;
+  ticketState(context: number, ticket: number): number;
+  ticketError(context: number, ticket: number): number;
+  ticketTokens(context: number, ticket: number): Uint8Array | number;
+  ticketScores(context: number, ticket: number): Float32Array | number;
+  ticketLogits(context: number, ticket: number): Float32Array | number;
+  ticketTensor(context: number, ticket: number): number;
+  ticketCancel(context: number, ticket: number): number;
+  ticketDrop(context: number, ticket: number): number;
+  tensorCreate(context: number, rows: number, cols: number, values: Float32Array): number;
+  tensorWeight(context: number, model: number, name: string): number;
+  tensorRead(context: number, tensor: number): Float32Array | number;
+  tensorDrop(context: number, tensor: number): number;
+  matmul(context: number, a: number, b: number, transposed: number): number;
+  storeLayer(context: number, address: bigint, tensor: number): number;
+  loadLayer(context: number, address: bigint): number;
+  cacheStats(context: number): BigUint64Array | number;
+}
+
+/** Hears when tickets of this thread's contexts move, and hands that to the right one. */
+export class Dispatcher {
+  readonly #listeners = new Map<number, () => void>();
+  #serial = 0;
+  #running = 0;
+
+  constructor(readonly addon: Addon) {
+    addon.listen((serials, lost) => this.#moved(serials, lost));
+  }
+
+  /** A number for a new context, and who hears of its tickets. */
+  add(moved: () => void): number {
+    this.#listeners.set(++this.#serial, moved);
+    return this.#serial;
+  }
+
+  remove(serial: number): void {
+    this.#listeners.delete(serial);
+  }
+
+  running(change: 1 | -1): void {
+    this.#running += change;
+    if (this.#running === (change === 1 ? 1 : 0)) this.addon.keepAlive(this.#running > 0);
+  }
+
+  #moved(serials: Float64Array, lost: boolean): void {
+    const all = lost ? this.#listeners.keys() : new Set(serials);
+    for (const serial of [...all]) this.#listeners.get(serial)?.();
+  }
+}
+
+/** This package may be loaded twice, by import and by require; the addon is one, and has one listener. */
+export function dispatcher(): Dispatcher {
+  const addon = loadNative() as Addon & { dispatcher?: Dispatcher };
+  return (addon.dispatcher ??= new Dispatcher(addon));
+}

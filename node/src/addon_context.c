@@ -1,0 +1,543 @@
+/* addon_context.c: contexts (the host side of a realm), their sessions, work, tickets and tensors.
+ *
+ * These run for every token, so they return a number and throw nothing but for wrong types: a value or handle, or the negative of a
+ * status. Lists come as typed arrays, often views of a guest's memory, and are read before the call returns. Sampling parameters
+ * and records come and go in the layout of realm.wit.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "addon.h"
+
+enum { SAMPLING_SIZE = 48, BIAS_SIZE = 8, TOKEN_SIZE = 12 }; /* canonical layouts */
+enum { MAX_BIASES = 1u << 18 }; /* more than any vocabulary has tokens: a larger list only wastes memory */
+
+typedef struct logits_room { /* where forwardLogits writes until its ticket ended */
+    uint32_t ticket;
+    size_t count;
+    float *values;
+    struct logits_room *next;
+} logits_room;
+
+struct addon_context {
+    realm_context *ctx;
+    addon_runtime *runtime;
+    logits_room *rooms;
+};
+
+/* ---- life ---- */
+
+void addon_context_free(addon_context *context) {
+    if (!context) return;
+    realm_context_destroy(context->ctx);
+    while (context->rooms) {
+        logits_room *room = context->rooms;
+        context->rooms = room->next;
+        free(room->values);
+        free(room);
+    }
+    addon_runtime_release(context->runtime);
+    free(context);
+}
+
+static napi_value create(const call *c, addon_runtime *runtime, const realm_limits *limits) {
+    realm_error err;
+    addon_context *made = calloc(1, sizeof *made);
+    if (!made) return addon_throw(c->env, REALM_E_OUT_OF_MEMORY, "no memory for a context");
+    uint64_t tag = addon_tag(c->self, call_number(c, 1));
+    if (realm_context_create(runtime->rt, tag, call_u64(c, 2), limits, &made->ctx, &err) != REALM_OK) {
+        free(made);
+        return addon_throw_error(c->env, &err);
+    }
+    made->runtime = runtime;
+    addon_runtime_retain(runtime);
+    double handle = addon_put(c->self, OBJECT_CONTEXT, made);
+    if (handle != 0) return addon_number(c->env, handle);
+    addon_context_free(made);
+    return addon_throw(c->env, REALM_E_OUT_OF_MEMORY, "no memory for another context");
+}
+
+/* (runtime, serial, tenant, limits: sessions, tickets, kvTokens, tensorBytes, weight) */
+static napi_value context_create(napi_env env, napi_callback_info info) {
+    call c;
+    size_t count;
+    if (!call_begin(&c, env, info)) return NULL;
+    addon_runtime *runtime = addon_find(&c, 0, OBJECT_RUNTIME);
+    if (!runtime) return addon_throw(env, REALM_E_CLOSED, "this runtime was closed");
+    const double *values = call_array(&c, 3, napi_float64_array, &count);
+    if (!values) return NULL;
+    if (count != 5) return addon_throw(env, REALM_E_INVALID_ARGUMENT, "five limits are needed");
+    realm_limits limits = {
+        .sessions = (uint32_t)values[0], .tickets = (uint32_t)values[1], .kv_tokens = (uint64_t)values[2],
+        .tensor_bytes = (uint64_t)values[3], .weight = (uint32_t)values[4],
+    };
+    return create(&c, runtime, &limits);
+}
+
+static napi_value context_close(napi_env env, napi_callback_info info) {
+    call c;
+    if (call_begin(&c, env, info)) addon_context_free(addon_remove(&c, 0, OBJECT_CONTEXT));
+    return NULL;
+}
+
+/* The context of the first argument; NULL when it was closed. */
+static addon_context *context_of(call *c, napi_env env, napi_callback_info info) {
+    return call_begin(c, env, info) ? addon_find(c, 0, OBJECT_CONTEXT) : NULL;
+}
+
+static napi_value closed(napi_env env) { return addon_status(env, REALM_E_CLOSED); }
+
+static napi_value handle_or_status(napi_env env, realm_status status, uint32_t handle) {
+    return status == REALM_OK ? addon_number(env, handle) : addon_status(env, status);
+}
+
+/* (context, model) -> handle inside the context */
+static napi_value context_grant(napi_env env, napi_callback_info info) {
+    call c;
+    uint32_t handle = 0;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    const addon_model *model = addon_find(&c, 1, OBJECT_MODEL);
+    if (!model) return closed(env);
+    realm_status status = realm_context_grant(context->ctx, model->model, &handle, NULL);
+    return handle_or_status(env, status, handle);
+}
+
+static napi_value context_revoke(napi_env env, napi_callback_info info) {
+    call c;
+    addon_context *context = context_of(&c, env, info);
+    return context ? addon_status(env, realm_context_revoke(context->ctx, call_u32(&c, 1), NULL)) : closed(env);
+}
+
+static napi_value open_tickets(napi_env env, napi_callback_info info) {
+    call c;
+    addon_context *context = context_of(&c, env, info);
+    return addon_number(env, context ? realm_context_open_tickets(context->ctx) : 0);
+}
+
+/* ---- sessions ---- */
+
+/* (context, model, kvType, contextLength, noPrefix) */
+static napi_value session_open(napi_env env, napi_callback_info info) {
+    call c;
+    uint32_t session = 0;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    realm_session_options options = {.kv_type = call_u32(&c, 2), .context_length = call_u32(&c, 3), .no_prefix = call_u32(&c, 4)};
+    const realm_session_options *given = c.count > 2 ? &options : NULL;
+    realm_status status = realm_session_open(context->ctx, call_u32(&c, 1), given, &session, NULL);
+    return handle_or_status(env, status, session);
+}
+
+static napi_value session_close(napi_env env, napi_callback_info info) {
+    call c;
+    addon_context *context = context_of(&c, env, info);
+    return context ? addon_status(env, realm_session_close(context->ctx, call_u32(&c, 1), NULL)) : closed(env);
+}
+
+static napi_value session_position(napi_env env, napi_callback_info info) {
+    call c;
+    uint32_t position = 0;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    realm_status status = realm_session_position(context->ctx, call_u32(&c, 1), &position, NULL);
+    return handle_or_status(env, status, position);
+}
+
+static napi_value session_rewind(napi_env env, napi_callback_info info) {
+    call c;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    return addon_status(env, realm_session_rewind(context->ctx, call_u32(&c, 1), call_u32(&c, 2), NULL));
+}
+
+/* ---- work ---- */
+
+/* (context, session, tokens) */
+static napi_value forward(napi_env env, napi_callback_info info) {
+    call c;
+    size_t count;
+    uint32_t ticket = 0;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    const uint32_t *tokens = call_array(&c, 2, napi_uint32_array, &count);
+    if (!tokens) return NULL;
+    realm_status status = realm_forward(context->ctx, call_u32(&c, 1), tokens, (uint32_t)count, &ticket, NULL);
+    return handle_or_status(env, status, ticket);
+}
+
+/* (context, session, first, count, tokens) */
+static napi_value forward_layers(napi_env env, napi_callback_info info) {
+    call c;
+    size_t count;
+    uint32_t ticket = 0;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    const uint32_t *tokens = call_array(&c, 4, napi_uint32_array, &count);
+    if (!tokens) return NULL;
+    realm_status status = realm_forward_layers(context->ctx, call_u32(&c, 1), call_u32(&c, 2), call_u32(&c, 3), tokens,
+                                               (uint32_t)count, &ticket, NULL);
+    return handle_or_status(env, status, ticket);
+}
+
+static napi_value score(napi_env env, napi_callback_info info) {
+    call c;
+    size_t count;
+    uint32_t ticket = 0;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    const uint32_t *tokens = call_array(&c, 2, napi_uint32_array, &count);
+    if (!tokens) return NULL;
+    realm_status status = realm_score(context->ctx, call_u32(&c, 1), tokens, (uint32_t)count, &ticket, NULL);
+    return handle_or_status(env, status, ticket);
+}
+
+static logits_room *make_room(addon_context *context, size_t count) {
+    logits_room *room = calloc(1, sizeof *room);
+    float *values = room && count < SIZE_MAX / sizeof(float) ? calloc(count ? count : 1, sizeof *values) : NULL;
+    if (!values) {
+        free(room);
+        return NULL;
+    }
+    *room = (logits_room){0, count, values, context->rooms};
+    context->rooms = room;
+    return room;
+}
+
+static void drop_room(addon_context *context, logits_room *room) {
+    logits_room **at = &context->rooms;
+    while (*at != room) at = &(*at)->next;
+    *at = room->next;
+    free(room->values);
+    free(room);
+}
+
+/* (context, model inside the context, session, tokens): ticketLogits takes the values */
+static napi_value forward_logits(napi_env env, napi_callback_info info) {
+    call c;
+    size_t count;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    realm_model *model = realm_context_model(context->ctx, call_u32(&c, 1));
+    if (!model) return addon_status(env, REALM_E_INVALID_HANDLE);
+    const uint32_t *tokens = call_array(&c, 3, napi_uint32_array, &count);
+    if (!tokens) return NULL;
+    realm_model_info found;
+    realm_model_get_info(model, &found);
+    logits_room *room = make_room(context, count * found.vocab_size);
+    if (!room) return addon_status(env, REALM_E_OUT_OF_MEMORY);
+    realm_status status =
+        realm_forward_logits(context->ctx, call_u32(&c, 2), tokens, (uint32_t)count, room->values, &room->ticket, NULL);
+    uint32_t ticket = room->ticket;
+    if (status != REALM_OK) drop_room(context, room);
+    return handle_or_status(env, status, ticket);
+}
+
+static float read_float(const uint8_t *at) {
+    float value;
+    memcpy(&value, at, sizeof value);
+    return value;
+}
+
+static uint32_t read_u32(const uint8_t *at) {
+    uint32_t value;
+    memcpy(&value, at, sizeof value);
+    return value;
+}
+
+/* The biases as the two arrays of realm_sampling, in *owned, which the caller frees. */
+static realm_status read_biases(const uint8_t *pairs, size_t size, realm_sampling *out, void **owned) {
+    size_t count = size / BIAS_SIZE;
+    if (count == 0) return REALM_OK;
+    if (count > MAX_BIASES) return REALM_E_LIMIT_EXCEEDED;
+    uint32_t *ids = malloc(count * BIAS_SIZE);
+    if (!ids) return REALM_E_OUT_OF_MEMORY;
+    float *values = (float *)(void *)(ids + count);
+    for (size_t i = 0; i < count; i++) {
+        ids[i] = read_u32(pairs + BIAS_SIZE * i);
+        values[i] = read_float(pairs + BIAS_SIZE * i + 4);
+    }
+    *owned = ids;
+    out->bias_count = (uint32_t)count;
+    out->bias_ids = ids;
+    out->bias_values = values;
+    return REALM_OK;
+}
+
+/* Record sampling and a list of records bias, from arguments `index` on. false: an exception was thrown. */
+static bool read_sampling(const call *c, size_t index, realm_sampling *out, void **owned, realm_status *status) {
+    size_t size, bias_size;
+    *owned = NULL;
+    const uint8_t *at = call_array(c, index, napi_uint8_array, &size);
+    const uint8_t *pairs = at ? call_array(c, index + 1, napi_uint8_array, &bias_size) : NULL;
+    if (!pairs) return false;
+    *status = REALM_E_INVALID_ARGUMENT;
+    if (size != SAMPLING_SIZE) return true;
+    *out = (realm_sampling){
+        .temperature = read_float(at), .top_k = read_u32(at + 4), .top_p = read_float(at + 8), .min_p = read_float(at + 12),
+        .repetition_penalty = read_float(at + 16), .frequency_penalty = read_float(at + 20),
+        .presence_penalty = read_float(at + 24), .penalty_window = read_u32(at + 28), .ignore_end = at[40] != 0,
+    };
+    memcpy(&out->seed, at + 32, sizeof out->seed);
+    *status = read_biases(pairs, bias_size, out, owned);
+    return true;
+}
+
+static void write_token(uint8_t *out, const realm_token *token) {
+    uint32_t is_end = token->is_end ? 1 : 0;
+    memcpy(out, &token->id, 4);
+    memcpy(out + 4, &is_end, 4);
+    memcpy(out + 8, &token->logprob, 4);
+}
+
+/* (context, session, sampling, biases, out: a token) */
+static napi_value sample(napi_env env, napi_callback_info info) {
+    call c;
+    size_t size;
+    void *owned;
+    realm_status status;
+    realm_sampling params;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    uint8_t *out = (uint8_t *)(uintptr_t)call_array(&c, 4, napi_uint8_array, &size);
+    if (!out || !read_sampling(&c, 2, &params, &owned, &status)) return NULL;
+    realm_token token = {0, 0, 0};
+    if (size != TOKEN_SIZE) status = REALM_E_INVALID_ARGUMENT;
+    if (status == REALM_OK) status = realm_sample(context->ctx, call_u32(&c, 1), &params, &token, NULL);
+    if (status == REALM_OK) write_token(out, &token);
+    free(owned);
+    return addon_status(env, status);
+}
+
+/* (context, session, tokens, sampling, biases, maxTokens) */
+static napi_value generate(napi_env env, napi_callback_info info) {
+    call c;
+    size_t count;
+    void *owned;
+    uint32_t ticket = 0;
+    realm_status status;
+    realm_sampling params;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    const uint32_t *tokens = call_array(&c, 2, napi_uint32_array, &count);
+    if (!tokens || !read_sampling(&c, 3, &params, &owned, &status)) return NULL;
+    if (status == REALM_OK) {
+        status = realm_generate(context->ctx, call_u32(&c, 1), tokens, (uint32_t)count, &params, call_u32(&c, 5), &ticket, NULL);
+    }
+    free(owned);
+    return handle_or_status(env, status, ticket);
+}
+
+/* ---- tickets ---- */
+
+static napi_value ticket_state(napi_env env, napi_callback_info info) {
+    call c;
+    uint32_t state = 0;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    return handle_or_status(env, realm_ticket_get_state(context->ctx, call_u32(&c, 1), &state, NULL), state);
+}
+
+static napi_value ticket_error(napi_env env, napi_callback_info info) {
+    call c;
+    addon_context *context = context_of(&c, env, info);
+    return context ? addon_status(env, realm_ticket_error(context->ctx, call_u32(&c, 1), NULL)) : closed(env);
+}
+
+/* (context, ticket) -> records token */
+static napi_value ticket_tokens(napi_env env, napi_callback_info info) {
+    call c;
+    void *out = NULL;
+    uint32_t count = 0, ticket;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    ticket = call_u32(&c, 1);
+    realm_status status = realm_ticket_tokens(context->ctx, ticket, NULL, 0, &count, NULL);
+    if (status != REALM_OK) return addon_status(env, status);
+    napi_value made = addon_array(env, napi_uint8_array, NULL, (size_t)count * TOKEN_SIZE, &out);
+    for (uint32_t done = 0; made && done < count;) {
+        realm_token chunk[64];
+        uint32_t want = count - done < 64 ? count - done : 64, there = 0;
+        status = realm_ticket_tokens(context->ctx, ticket, chunk, want, &there, NULL);
+        if (status != REALM_OK || there < want) return addon_status(env, REALM_E_INTERNAL);
+        for (uint32_t i = 0; i < want; i++) write_token((uint8_t *)out + (size_t)(done + i) * TOKEN_SIZE, &chunk[i]);
+        done += want;
+    }
+    return made;
+}
+
+static napi_value ticket_scores(napi_env env, napi_callback_info info) {
+    call c;
+    void *out = NULL;
+    uint32_t count = 0;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    uint32_t ticket = call_u32(&c, 1);
+    realm_status status = realm_ticket_scores(context->ctx, ticket, NULL, 0, &count, NULL);
+    if (status != REALM_OK) return addon_status(env, status);
+    napi_value made = addon_array(env, napi_float32_array, NULL, count, &out);
+    if (made) status = realm_ticket_scores(context->ctx, ticket, out, count, &count, NULL);
+    return status == REALM_OK ? made : addon_status(env, status);
+}
+
+/* (context, ticket of forwardLogits that has ended) -> floats */
+static napi_value ticket_logits(napi_env env, napi_callback_info info) {
+    call c;
+    uint32_t state = REALM_TICKET_PENDING;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    uint32_t ticket = call_u32(&c, 1);
+    logits_room *room = context->rooms;
+    while (room && room->ticket != ticket) room = room->next;
+    realm_status status = room ? realm_ticket_get_state(context->ctx, ticket, &state, NULL) : REALM_E_INVALID_HANDLE;
+    if (status == REALM_OK && state == REALM_TICKET_PENDING) status = REALM_E_BUSY;
+    if (status != REALM_OK) return addon_status(env, status);
+    napi_value made = addon_array(env, napi_float32_array, room->values, room->count, NULL);
+    drop_room(context, room);
+    return made;
+}
+
+static napi_value ticket_tensor(napi_env env, napi_callback_info info) {
+    call c;
+    uint32_t tensor = 0;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    return handle_or_status(env, realm_ticket_tensor(context->ctx, call_u32(&c, 1), &tensor, NULL), tensor);
+}
+
+static napi_value ticket_cancel(napi_env env, napi_callback_info info) {
+    call c;
+    addon_context *context = context_of(&c, env, info);
+    return context ? addon_status(env, realm_ticket_cancel(context->ctx, call_u32(&c, 1), NULL)) : closed(env);
+}
+
+static napi_value ticket_drop(napi_env env, napi_callback_info info) {
+    call c;
+    addon_context *context = context_of(&c, env, info);
+    return context ? addon_status(env, realm_ticket_drop(context->ctx, call_u32(&c, 1), NULL)) : closed(env);
+}
+
+/* ---- tensors and the layer store ---- */
+
+/* (context, rows, cols, values); none: zeros */
+static napi_value tensor_create(napi_env env, napi_callback_info info) {
+    call c;
+    size_t count;
+    uint32_t tensor = 0;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    const float *data = call_array(&c, 3, napi_float32_array, &count);
+    if (!data) return NULL;
+    uint32_t rows = call_u32(&c, 1), cols = call_u32(&c, 2);
+    if (count != 0 && count != (uint64_t)rows * cols) return addon_status(env, REALM_E_INVALID_ARGUMENT);
+    return handle_or_status(env, realm_tensor_create(context->ctx, rows, cols, count ? data : NULL, &tensor, NULL), tensor);
+}
+
+static napi_value tensor_weight(napi_env env, napi_callback_info info) {
+    call c;
+    uint32_t tensor = 0;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    char *name = call_string(&c, 2);
+    if (!name) return NULL;
+    realm_status status = realm_tensor_weight(context->ctx, call_u32(&c, 1), name, strlen(name), &tensor, NULL);
+    free(name);
+    return handle_or_status(env, status, tensor);
+}
+
+static napi_value tensor_read(napi_env env, napi_callback_info info) {
+    call c;
+    void *out = NULL;
+    size_t count = 0;
+    uint32_t rows = 0, cols = 0;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    uint32_t tensor = call_u32(&c, 1);
+    realm_status status = realm_tensor_shape(context->ctx, tensor, &rows, &cols, NULL);
+    if (status == REALM_OK && (uint64_t)rows * cols > UINT32_MAX / 4) status = REALM_E_LIMIT_EXCEEDED; /* larger than any guest */
+    if (status != REALM_OK) return addon_status(env, status);
+    napi_value made = addon_array(env, napi_float32_array, NULL, (size_t)rows * cols, &out);
+    if (!made) return NULL;
+    status = realm_tensor_read(context->ctx, tensor, out, (size_t)rows * cols, &count, NULL);
+    return status == REALM_OK ? made : addon_status(env, status);
+}
+
+static napi_value tensor_drop(napi_env env, napi_callback_info info) {
+    call c;
+    addon_context *context = context_of(&c, env, info);
+    return context ? addon_status(env, realm_tensor_drop(context->ctx, call_u32(&c, 1), NULL)) : closed(env);
+}
+
+/* (context, a, b, transposed) */
+static napi_value matmul(napi_env env, napi_callback_info info) {
+    call c;
+    uint32_t ticket = 0;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    uint32_t a = call_u32(&c, 1), b = call_u32(&c, 2);
+    realm_status status = call_u32(&c, 3) ? realm_matmul_transposed(context->ctx, a, b, &ticket, NULL)
+                                          : realm_matmul(context->ctx, a, b, &ticket, NULL);
+    return handle_or_status(env, status, ticket);
+}
+
+static napi_value store_layer(napi_env env, napi_callback_info info) {
+    call c;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    return addon_status(env, realm_store_layer(context->ctx, call_u64(&c, 1), call_u32(&c, 2), NULL));
+}
+
+static napi_value load_layer(napi_env env, napi_callback_info info) {
+    call c;
+    uint32_t ticket = 0;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    return handle_or_status(env, realm_load_layer(context->ctx, call_u64(&c, 1), &ticket, NULL), ticket);
+}
+
+/* (context) -> layers, bytes, hits, misses, evictions */
+static napi_value cache_stats(napi_env env, napi_callback_info info) {
+    call c;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    realm_cache_stats stats;
+    memset(&stats, 0, sizeof stats);
+    (void)realm_get_cache_stats(context->ctx, &stats, NULL);
+    const uint64_t record[5] = {stats.layers, stats.bytes, stats.hits, stats.misses, stats.evictions};
+    return addon_array(env, napi_biguint64_array, record, 5, NULL);
+}
+
+const addon_function ADDON_CONTEXT_FUNCTIONS[] = {
+    {"contextCreate", context_create},
+    {"contextClose", context_close},
+    {"contextGrant", context_grant},
+    {"contextRevoke", context_revoke},
+    {"openTickets", open_tickets},
+    {"sessionOpen", session_open},
+    {"sessionClose", session_close},
+    {"sessionPosition", session_position},
+    {"sessionRewind", session_rewind},
+    {"forward", forward},
+    {"forwardLayers", forward_layers},
+    {"score", score},
+    {"forwardLogits", forward_logits},
+    {"sample", sample},
+    {"generate", generate},
+    {"ticketState", ticket_state},
+    {"ticketError", ticket_error},
+    {"ticketTokens", ticket_tokens},
+    {"ticketScores", ticket_scores},
+    {"ticketLogits", ticket_logits},
+    {"ticketTensor", ticket_tensor},
+    {"ticketCancel", ticket_cancel},
+    {"ticketDrop", ticket_drop},
+    {"tensorCreate", tensor_create},
+    {"tensorWeight", tensor_weight},
+    {"tensorRead", tensor_read},
+    {"tensorDrop", tensor_drop},
+    {"matmul", matmul},
+    {"storeLayer", store_layer},
+    {"loadLayer", load_layer},
+    {"cacheStats", cache_stats},
+    {NULL, NULL},
+};

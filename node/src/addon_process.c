@@ -1,0 +1,276 @@
+/* addon_process.c: what all environments of the process share: runtimes, loaded models, and the way completions go to JavaScript.
+ *
+ * A runtime's waiter thread takes completions, puts each into the queue of its environment and posts one call for the whole
+ * queue. It asks the runtime again only after JavaScript came back from that call: asking is what tells the engine that the host has
+ * acted, so that decoding realms step together. An environment that is busy with something else for too long is not waited for.
+ * One lock guards everything here; it is never held while JavaScript runs or a model is computed.
+ */
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "addon.h"
+
+enum { COMPLETIONS = 256 };
+enum { PATIENCE_NS = 2000000 }; /* how long a waiter waits for JavaScript to act on completions */
+
+static _Atomic(platform_mutex *) process_lock;
+static _Atomic(platform_cond *) process_handled;
+static addon_runtime *runtimes;
+static addon_model *models;
+static addon_env *envs;
+static uint32_t env_numbers;
+
+static void lock(void) { platform_lock(atomic_load(&process_lock)); }
+static void unlock(void) { platform_unlock(atomic_load(&process_lock)); }
+
+/* Made by whichever environment is first, and kept for the life of the process. */
+static bool prepare(void) {
+    if (!atomic_load(&process_lock)) {
+        platform_mutex *made = platform_mutex_create(), *none = NULL;
+        if (made && !atomic_compare_exchange_strong(&process_lock, &none, made)) platform_mutex_destroy(made);
+    }
+    if (!atomic_load(&process_handled)) {
+        platform_cond *made = platform_cond_create(), *none = NULL;
+        if (made && !atomic_compare_exchange_strong(&process_handled, &none, made)) platform_cond_destroy(made);
+    }
+    return atomic_load(&process_lock) && atomic_load(&process_handled);
+}
+
+/* ---- completions ---- */
+
+static bool reserve(addon_env *to) {
+    if (to->queue_count < to->queue_cap) return true;
+    uint32_t cap = to->queue_cap ? to->queue_cap * 2 : 64;
+    double *moved = realloc(to->queue, cap * sizeof *moved);
+    if (!moved) return false;
+    to->queue = moved;
+    to->queue_cap = cap;
+    return true;
+}
+
+static void post(const realm_completion *done) {
+    uint32_t number = (uint32_t)(done->tag >> ADDON_SERIAL_BITS);
+    addon_env *to = envs;
+    while (to && to->number != number) to = to->next;
+    if (!to) return;
+    if (reserve(to)) to->queue[to->queue_count++] = (double)(done->tag & ((UINT64_C(1) << ADDON_SERIAL_BITS) - 1));
+    else to->lost = true;
+    to->unhandled++;
+    if (!to->posted) to->posted = napi_call_threadsafe_function(to->post, NULL, napi_tsfn_nonblocking) == napi_ok;
+}
+
+static bool someone_acts(void) {
+    for (const addon_env *at = envs; at; at = at->next) {
+        if (at->unhandled > 0 && !at->lagging) return true;
+    }
+    return false;
+}
+
+static void wait_until_handled(const addon_runtime *runtime) {
+    uint64_t end = platform_now_ns() + PATIENCE_NS;
+    while (someone_acts() && !atomic_load(&runtime->stopping)) {
+        uint64_t now = platform_now_ns();
+        if (now >= end) break;
+        platform_cond_wait(atomic_load(&process_handled), atomic_load(&process_lock), end - now);
+    }
+    for (addon_env *at = envs; at; at = at->next) at->lagging = at->unhandled > 0;
+}
+
+static void wait_for_completions(void *argument) {
+    addon_runtime *runtime = argument;
+    realm_completion done[COMPLETIONS];
+    while (!atomic_load(&runtime->stopping)) {
+        uint32_t count = realm_runtime_wait(runtime->rt, done, COMPLETIONS, UINT64_MAX);
+        lock();
+        for (uint32_t i = 0; i < count; i++) post(&done[i]);
+        wait_until_handled(runtime);
+        unlock();
+    }
+}
+
+double *addon_env_take(addon_env *self, uint32_t *count, bool *lost) {
+    lock();
+    double *taken = self->queue;
+    *count = self->queue_count;
+    *lost = self->lost;
+    self->queue = NULL;
+    self->queue_count = self->queue_cap = 0;
+    self->posted = self->lost = false;
+    unlock();
+    return taken;
+}
+
+void addon_env_handled(addon_env *self, uint32_t count) {
+    lock();
+    self->unhandled -= count < self->unhandled ? count : self->unhandled;
+    if (self->queue_count == 0) self->unhandled = 0; /* those that were lost too */
+    platform_cond_broadcast(atomic_load(&process_handled));
+    unlock();
+}
+
+realm_status addon_env_join(addon_env *self) {
+    if (!prepare()) return REALM_E_OUT_OF_MEMORY;
+    lock();
+    self->number = ++env_numbers & 0xffff;
+    self->next = envs;
+    envs = self;
+    unlock();
+    return REALM_OK;
+}
+
+void addon_env_leave(addon_env *self) {
+    lock();
+    addon_env **at = &envs;
+    while (*at && *at != self) at = &(*at)->next;
+    if (*at) *at = self->next;
+    platform_cond_broadcast(atomic_load(&process_handled));
+    unlock();
+}
+
+uint64_t addon_tag(const addon_env *self, double serial) {
+    return (uint64_t)self->number << ADDON_SERIAL_BITS | ((uint64_t)serial & ((UINT64_C(1) << ADDON_SERIAL_BITS) - 1));
+}
+
+/* ---- runtimes ---- */
+
+static addon_runtime *find_runtime(const realm_runtime_options *options) {
+    for (addon_runtime *at = runtimes; at; at = at->next) {
+        if (!memcmp(&at->options, options, sizeof *options)) return at;
+    }
+    return NULL;
+}
+
+static void destroy_runtime(addon_runtime *runtime) {
+    atomic_store(&runtime->stopping, true);
+    if (runtime->waiter) {
+        lock();
+        platform_cond_broadcast(atomic_load(&process_handled));
+        unlock();
+        realm_runtime_wake(runtime->rt);
+        platform_thread_join(runtime->waiter);
+    }
+    realm_runtime_destroy(runtime->rt);
+    free(runtime);
+}
+
+static realm_status make_runtime(const realm_runtime_options *options, addon_runtime **out, realm_error *err) {
+    addon_runtime *made = calloc(1, sizeof *made);
+    if (!made) return base_fail(err, REALM_E_OUT_OF_MEMORY, "no memory for a runtime");
+    realm_status status = realm_runtime_create(options, &made->rt, err);
+    if (status != REALM_OK) {
+        free(made);
+        return status;
+    }
+    made->options = *options;
+    made->users = 1;
+    made->waiter = platform_thread_start("realm-waiter", wait_for_completions, made);
+    if (!made->waiter) {
+        destroy_runtime(made);
+        return base_fail(err, REALM_E_OUT_OF_MEMORY, "no thread could be started");
+    }
+    *out = made;
+    return REALM_OK;
+}
+
+realm_status addon_runtime_acquire(const realm_runtime_options *options, addon_runtime **out, realm_error *err) {
+    lock();
+    realm_status status = REALM_OK;
+    *out = find_runtime(options);
+    if (*out) (*out)->users++;
+    unlock();
+    if (*out) return REALM_OK;
+    addon_runtime *made = NULL;
+    status = make_runtime(options, &made, err);
+    if (status != REALM_OK) return status;
+    lock();
+    *out = find_runtime(options);
+    if (*out) (*out)->users++; /* another environment was faster */
+    else {
+        made->next = runtimes;
+        *out = runtimes = made;
+        made = NULL;
+    }
+    unlock();
+    if (made) destroy_runtime(made);
+    return REALM_OK;
+}
+
+void addon_runtime_retain(addon_runtime *runtime) {
+    lock();
+    runtime->users++;
+    unlock();
+}
+
+void addon_runtime_release(addon_runtime *runtime) {
+    lock();
+    bool last = --runtime->users == 0;
+    addon_runtime **at = &runtimes;
+    while (*at && *at != runtime) at = &(*at)->next;
+    if (last && *at) *at = runtime->next;
+    unlock();
+    if (last) destroy_runtime(runtime);
+}
+
+/* ---- models ---- */
+
+static addon_model *find_model(const addon_runtime *runtime, const char *key) {
+    for (addon_model *at = models; at; at = at->next) {
+        if (at->runtime == runtime && !strcmp(at->key, key)) return at;
+    }
+    return NULL;
+}
+
+addon_model *addon_model_find(addon_runtime *runtime, const char *key) {
+    lock();
+    addon_model *found = find_model(runtime, key);
+    if (found) found->users++;
+    unlock();
+    return found;
+}
+
+static addon_model *make_model(addon_runtime *runtime, realm_model *model, const char *key) {
+    addon_model *made = calloc(1, sizeof *made);
+    size_t size = strlen(key) + 1;
+    char *copy = made ? malloc(size) : NULL;
+    if (!copy) {
+        free(made);
+        return NULL;
+    }
+    memcpy(copy, key, size);
+    *made = (addon_model){.model = model, .runtime = runtime, .key = copy, .users = 1};
+    return made;
+}
+
+addon_model *addon_model_keep(addon_runtime *runtime, realm_model *model, const char *key) {
+    addon_model *made = make_model(runtime, model, key);
+    if (!made) return NULL;
+    lock();
+    addon_model *first = find_model(runtime, key);
+    if (first) first->users++;
+    else {
+        made->next = models;
+        models = made;
+        runtime->users++;
+    }
+    unlock();
+    if (!first) return made;
+    realm_model_close(model);
+    free(made->key);
+    free(made);
+    return first;
+}
+
+void addon_model_release(addon_model *model) {
+    lock();
+    bool last = --model->users == 0;
+    addon_model **at = &models;
+    while (*at && *at != model) at = &(*at)->next;
+    if (last && *at) *at = model->next;
+    unlock();
+    if (!last) return;
+    realm_model_close(model->model);
+    addon_runtime_release(model->runtime);
+    free(model->key);
+    free(model);
+}

@@ -1,0 +1,499 @@
+// Node's side of what js/src/platform.ts asks for: engines, models and contexts over the native addon.
+
+import { promises as fs, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+import {
+  ERROR_CODES,
+  InterfaceError,
+  readToken,
+  SAMPLING_SIZE,
+  TICKET_STATES,
+  TOKEN_SIZE,
+  writeSampling,
+  type CacheInfo,
+  type ErrorCode,
+  type ModelProperties,
+  type Packed,
+  type Sampling,
+  type TicketState,
+  type Token,
+} from '../../js/src/_generated/abi.js';
+import { cancelled, checkSignal, isErrorCode, RealmError } from '../../js/src/errors.js';
+import { KV_TYPES, type CheckedEngineOptions, type ResourceLimits } from '../../js/src/options.js';
+import type { ContextHost, EngineHost, EngineStats, LoadOptions, ModelHost } from '../../js/src/platform.js';
+import type { ModelInfo, Platform } from '../../js/src/platform.js';
+import { dispatcher, type Addon, type Dispatcher } from './addon.js';
+
+const NO_TOKEN = 0xffffffff;
+const LOAD_MODES = { full: 0, vocab: 1, header: 2 };
+const ADD_SPECIAL = 1;
+const PARSE_SPECIAL = 2;
+const WRITE_SPECIAL = 1;
+const TEXT_START = 2;
+
+const decoder = new TextDecoder();
+
+// ---- errors ----
+
+function codeOf(status: number): ErrorCode {
+  return ERROR_CODES[-status - 1] ?? 'internal';
+}
+
+/** A value or handle; a failed status becomes the error of a result. */
+function checked<Value>(value: Value | number): Value {
+  if (typeof value === 'number' && value < 0) throw new InterfaceError(codeOf(value));
+  return value as Value;
+}
+
+/** The addon's errors with their code as a RealmError. */
+function typed(problem: unknown, prefix = ''): RealmError {
+  if (problem instanceof RealmError) return problem;
+  const { code, message } = problem as { code?: unknown; message: string };
+  return new RealmError(isErrorCode(code) ? code : 'internal', prefix + message, { cause: problem });
+}
+
+function guarded<Value>(action: () => Value): Value {
+  try {
+    return action();
+  } catch (problem) {
+    throw typed(problem);
+  }
+}
+
+// ---- models ----
+
+class NodeModel implements ModelHost {
+  readonly info: ModelInfo;
+
+  constructor(
+    private readonly engine: NodeEngine,
+    readonly handle: number,
+    readonly key: string,
+  ) {
+    this.info = engine.addon.modelInfo(handle) as ModelInfo;
+  }
+
+  encode(text: Uint8Array, addSpecial: boolean, parseSpecial: boolean): Uint32Array {
+    const flags = (addSpecial ? ADD_SPECIAL : 0) | (parseSpecial ? PARSE_SPECIAL : 0);
+    return guarded(() => this.engine.addon.modelEncode(this.handle, text, flags));
+  }
+
+  decode(ids: Uint32Array, special: boolean, textStart: boolean): Uint8Array {
+    const flags = (special ? WRITE_SPECIAL : 0) | (textStart ? TEXT_START : 0);
+    return guarded(() => this.engine.addon.modelDecode(this.handle, ids, flags));
+  }
+
+  describe(): string {
+    return decoder.decode(guarded(() => this.engine.addon.modelDescribe(this.handle)));
+  }
+
+  string(key: string): string | undefined {
+    const found = guarded(() => this.engine.addon.modelString(this.handle, key));
+    return found && decoder.decode(found);
+  }
+
+  share(): ModelHost {
+    const handle = this.engine.addon.modelFind(this.engine.runtime, this.key);
+    return new NodeModel(this.engine, handle, this.key);
+  }
+
+  close(): void {
+    this.engine.addon.modelClose(this.handle);
+  }
+}
+
+// ---- contexts ----
+
+class NodeContext implements ContextHost {
+  private readonly addon: Addon;
+  private readonly handle: number;
+  private readonly serial: number;
+  private readonly models = new Map<number, ModelHost>(); // granted, by their handle inside the context
+  private readonly params = new Uint8Array(SAMPLING_SIZE);
+  private readonly paramsView = new DataView(this.params.buffer);
+  private readonly token = new Uint8Array(TOKEN_SIZE);
+  private readonly tokenView = new DataView(this.token.buffer);
+
+  constructor(
+    private readonly dispatch: Dispatcher,
+    runtime: number,
+    tenant: bigint,
+    limits: Required<ResourceLimits>,
+    moved: () => void,
+  ) {
+    this.addon = dispatch.addon;
+    this.serial = dispatch.add(moved);
+    const { sessions, tickets, kvTokens, tensorBytes, weight } = limits;
+    const values = new Float64Array([sessions, tickets, kvTokens, tensorBytes, weight]);
+    try {
+      this.handle = this.addon.contextCreate(runtime, this.serial, tenant, values);
+    } catch (problem) {
+      dispatch.remove(this.serial);
+      throw typed(problem);
+    }
+  }
+
+  close(): void {
+    this.dispatch.remove(this.serial);
+    this.addon.contextClose(this.handle);
+    for (const model of this.models.values()) model.close();
+    this.models.clear();
+  }
+
+  grant(model: ModelHost): number {
+    const shared = model.share(); // for as long as the guest may ask about it
+    try {
+      const handle = checked(this.addon.contextGrant(this.handle, (shared as NodeModel).handle));
+      this.models.set(handle, shared);
+      return handle;
+    } catch (problem) {
+      shared.close();
+      throw typed(problem);
+    }
+  }
+
+  revoke(model: number): void {
+    this.addon.contextRevoke(this.handle, model);
+    this.models.get(model)?.close();
+    this.models.delete(model);
+  }
+
+  openTickets(): number {
+    return this.addon.openTickets(this.handle);
+  }
+
+  private model(handle: number): ModelHost {
+    const model = this.models.get(handle);
+    if (!model) throw new InterfaceError('invalid-handle');
+    return model;
+  }
+
+  modelInfo(model: number): ModelProperties {
+    const { vocabSize, contextLength, layerCount, embeddingLength, bos, eos } = this.model(model).info;
+    return { vocabSize, contextLength, layerCount, embeddingLength, bos: bos ?? NO_TOKEN, eos: eos ?? NO_TOKEN };
+  }
+
+  encode(model: number, text: Uint8Array, addSpecial: boolean, parseSpecial: boolean): Uint32Array {
+    const found = this.model(model);
+    return asResult(() => found.encode(text, addSpecial, parseSpecial));
+  }
+
+  decode(model: number, tokens: Uint32Array, special: boolean, textStart: boolean): Uint8Array {
+    const found = this.model(model);
+    return asResult(() => found.decode(tokens, special, textStart));
+  }
+
+  sessionOpen(model: number): number {
+    return checked(this.addon.sessionOpen(this.handle, model));
+  }
+
+  sessionOpenExact(model: number): number {
+    return checked(this.addon.sessionOpen(this.handle, model, KV_TYPES.f32, 0, 1));
+  }
+
+  sessionClose(session: number): void {
+    this.addon.sessionClose(this.handle, session);
+  }
+
+  sessionPosition(session: number): number {
+    return checked(this.addon.sessionPosition(this.handle, session));
+  }
+
+  sessionRewind(session: number, position: number): number {
+    checked(this.addon.sessionRewind(this.handle, session, position));
+    return position;
+  }
+
+  forward(session: number, tokens: Uint32Array): number {
+    return checked(this.addon.forward(this.handle, session, tokens));
+  }
+
+  forwardLayers(session: number, first: number, count: number, tokens: Uint32Array): number {
+    return checked(this.addon.forwardLayers(this.handle, session, first, count, tokens));
+  }
+
+  score(session: number, tokens: Uint32Array): number {
+    return checked(this.addon.score(this.handle, session, tokens));
+  }
+
+  forwardLogits(model: number, session: number, tokens: Uint32Array): number {
+    return checked(this.addon.forwardLogits(this.handle, model, session, tokens));
+  }
+
+  sample(session: number, params: Sampling, biases: Packed): Token {
+    writeSampling(this.paramsView, 0, params);
+    checked(this.addon.sample(this.handle, session, this.params, biases, this.token));
+    return readToken(this.tokenView, 0);
+  }
+
+  generate(session: number, tokens: Uint32Array, params: Sampling, biases: Packed, maxTokens: number): number {
+    writeSampling(this.paramsView, 0, params);
+    return checked(this.addon.generate(this.handle, session, tokens, this.params, biases, maxTokens));
+  }
+
+  /** A handle that is no ticket has failed. */
+  ticketReady(ticket: number): TicketState {
+    return TICKET_STATES[this.addon.ticketState(this.handle, ticket)] ?? 'failed';
+  }
+
+  ticketError(ticket: number): ErrorCode {
+    const status = this.addon.ticketError(this.handle, ticket);
+    return status < 0 ? codeOf(status) : 'invalid-argument'; // asked although nothing failed
+  }
+
+  ticketTokens(ticket: number): Packed {
+    return checked(this.addon.ticketTokens(this.handle, ticket));
+  }
+
+  ticketScores(ticket: number): Float32Array {
+    return checked(this.addon.ticketScores(this.handle, ticket));
+  }
+
+  ticketLogits(ticket: number): Float32Array {
+    return checked(this.addon.ticketLogits(this.handle, ticket));
+  }
+
+  ticketTensor(ticket: number): number {
+    return checked(this.addon.ticketTensor(this.handle, ticket));
+  }
+
+  ticketCancel(ticket: number): void {
+    this.addon.ticketCancel(this.handle, ticket);
+  }
+
+  ticketDrop(ticket: number): void {
+    this.addon.ticketDrop(this.handle, ticket);
+  }
+
+  tensorCreate(rows: number, cols: number, data: Float32Array): number {
+    return checked(this.addon.tensorCreate(this.handle, rows, cols, data));
+  }
+
+  tensorWeight(model: number, name: string): number {
+    return checked(this.addon.tensorWeight(this.handle, model, name));
+  }
+
+  tensorRead(tensor: number): Float32Array {
+    return checked(this.addon.tensorRead(this.handle, tensor));
+  }
+
+  tensorDrop(tensor: number): void {
+    this.addon.tensorDrop(this.handle, tensor);
+  }
+
+  matmul(a: number, b: number): number {
+    return checked(this.addon.matmul(this.handle, a, b, 0));
+  }
+
+  matmulTransposed(a: number, b: number): number {
+    return checked(this.addon.matmul(this.handle, a, b, 1));
+  }
+
+  storeLayer(address: bigint, tensor: number): number {
+    checked(this.addon.storeLayer(this.handle, address, tensor));
+    return tensor;
+  }
+
+  loadLayer(address: bigint): number {
+    return checked(this.addon.loadLayer(this.handle, address));
+  }
+
+  cacheStats(): CacheInfo {
+    const found = this.addon.cacheStats(this.handle);
+    const [layers = 0n, bytes = 0n, hits = 0n, misses = 0n, evictions = 0n] = typeof found === 'number' ? [] : found;
+    return { layers, bytes, hits, misses, evictions };
+  }
+}
+
+function asResult<Value>(action: () => Value): Value {
+  try {
+    return action();
+  } catch (problem) {
+    throw problem instanceof RealmError ? new InterfaceError(problem.code) : problem;
+  }
+}
+
+// ---- engines ----
+
+class NodeEngine implements EngineHost {
+  readonly addon: Addon;
+  readonly runtime: number;
+  private readonly loading = new Map<string, Loading>();
+
+  constructor(
+    private readonly dispatch: Dispatcher,
+    options: CheckedEngineOptions,
+  ) {
+    this.addon = dispatch.addon;
+    this.runtime = guarded(() => this.addon.runtimeOpen(options.threads, options.features, options.executor, 0, 0));
+  }
+
+  context(tenant: bigint, limits: Required<ResourceLimits>, moved: () => void): ContextHost {
+    return new NodeContext(this.dispatch, this.runtime, tenant, limits, moved);
+  }
+
+  stats(): EngineStats {
+    return guarded(() => this.addon.runtimeStats(this.runtime));
+  }
+
+  running(change: 1 | -1): void {
+    this.dispatch.running(change);
+  }
+
+  /** The same unchanged file under the same options is loaded once in the process. */
+  async load(source: string | URL, options: LoadOptions): Promise<ModelHost> {
+    const path = source instanceof URL ? fileURLToPath(source) : source;
+    const file = await identify(path);
+    checkSignal(options.signal);
+    const key = JSON.stringify([file.identity, options.mode, options.contextLength, options.kvType]);
+    const found = this.addon.modelFind(this.runtime, key);
+    if (found) {
+      options.progress?.(1);
+      return new NodeModel(this, found, key);
+    }
+    let loading = this.loading.get(key);
+    if (!loading) {
+      loading = new Loading(this.addon, this.runtime, file.path, key, options);
+      this.loading.set(key, loading);
+      void loading.done.catch(() => undefined).then(() => this.loading.delete(key));
+    }
+    await loading.wait(options);
+    const handle = this.addon.modelFind(this.runtime, key);
+    loading.leave();
+    return new NodeModel(this, handle, key);
+  }
+}
+
+async function identify(path: string): Promise<{ path: string; identity: unknown[] }> {
+  if (typeof path !== 'string' || path.includes('\0')) throw new RealmError('io', 'the path of a model must be a string');
+  try {
+    const real = await fs.realpath(path);
+    const { dev, ino, size, mtimeNs } = await fs.stat(real, { bigint: true }).then((status) => {
+      if (status.isFile()) return status;
+      throw new RealmError('io', `${path} is not a file`);
+    });
+    return { path: real, identity: [real, `${dev}`, `${ino}`, `${mtimeNs}`, `${size}`] };
+  } catch (problem) {
+    if (problem instanceof RealmError) throw problem;
+    const missing = ['ENOENT', 'ENOTDIR'].includes((problem as NodeJS.ErrnoException).code ?? '');
+    if (missing) throw new RealmError('not-found', `there is no model file ${path}`);
+    throw new RealmError('io', `the model file ${path} cannot be read: ${(problem as Error).message}`);
+  }
+}
+
+/** One file being loaded, for everyone who asks meanwhile; it stops when the last of them has given up. */
+class Loading {
+  readonly done: Promise<void>;
+  private readonly listeners = new Set<(done: number) => void>(); // they do not throw
+  private waiting = 0;
+  private users = 0;
+  private model = 0;
+
+  constructor(
+    private readonly addon: Addon,
+    runtime: number,
+    path: string,
+    key: string,
+    options: LoadOptions,
+  ) {
+    this.done = this.run(runtime, path, key, options);
+  }
+
+  private async run(runtime: number, path: string, key: string, options: LoadOptions): Promise<void> {
+    const mode = LOAD_MODES[options.mode];
+    let loader = 0;
+    try {
+      loader = await this.addon.loaderBegin(runtime, path, mode, options.contextLength, KV_TYPES[options.kvType]);
+      for (let progress = 0; progress < 1; ) {
+        if (this.waiting === 0) throw cancelled();
+        progress = await this.addon.loaderStep(loader);
+        for (const listener of this.listeners) listener(Math.min(1, progress));
+      }
+      this.model = this.addon.loaderFinish(loader, key);
+    } catch (problem) {
+      if (loader) this.addon.loaderAbandon(loader);
+      throw typed(problem, `${path}: `);
+    }
+  }
+
+  /** Resolves when the model is there; the caller then takes its own handle and leaves. */
+  async wait(options: LoadOptions): Promise<void> {
+    let listener: (done: number) => void = () => undefined;
+    const stopped = new Promise<never>((_, reject) => {
+      listener = quiet(options.progress, reject);
+      onAbort(options.signal, reject);
+    });
+    this.waiting++;
+    this.users++;
+    this.listeners.add(listener);
+    try {
+      await Promise.race([this.done, stopped]);
+    } catch (problem) {
+      this.leave();
+      throw problem;
+    } finally {
+      this.waiting--;
+      this.listeners.delete(listener);
+    }
+  }
+
+  leave(): void {
+    this.users--;
+    if (this.users === 0 && this.model) this.addon.modelClose(this.model);
+  }
+}
+
+/** A progress callback whose exception ends its own caller's waiting, and nobody else's. */
+function quiet(progress: LoadOptions['progress'], reject: (problem: unknown) => void): (done: number) => void {
+  return (done) => {
+    try {
+      progress?.(done);
+    } catch (problem) {
+      reject(problem);
+    }
+  };
+}
+
+function onAbort(signal: AbortSignal | undefined, reject: (problem: unknown) => void): void {
+  signal?.addEventListener('abort', () => reject(cancelled(signal.reason)), { once: true });
+}
+
+// ---- the platform ----
+
+const engines = new Map<string, NodeEngine>();
+let guest: Uint8Array | undefined;
+
+/** Beside the bundle, in node/dist/assets. */
+function asset(name: string): string {
+  return fileURLToPath(new URL(`./assets/${name}`, import.meta.url));
+}
+
+export const nodePlatform: Platform = {
+  backends: ['auto', 'cpu'],
+
+  /** One for each set of options. */
+  engine(options: CheckedEngineOptions): EngineHost {
+    const key = JSON.stringify(options);
+    let engine = engines.get(key);
+    if (!engine) engines.set(key, (engine = new NodeEngine(dispatcher(), options)));
+    return engine;
+  },
+
+  standardGuest(): Uint8Array {
+    return (guest ??= readFileSync(asset('realm.wasm')));
+  },
+
+  demoModel(): string {
+    return asset('realm-demo.gguf');
+  },
+
+  defer: setImmediate,
+};
+
+
+/** A file's header or tokenizer, without a realm around it. */
+export function openModel(path: string, mode: 'vocab' | 'header'): Promise<ModelHost> {
+  const engine = nodePlatform.engine({ threads: 1, features: 0, executor: 0 });
+  return engine.load(path, { mode, contextLength: 0, kvType: 'f16', progress: undefined, signal: undefined });
+}

@@ -1,0 +1,156 @@
+// The public API of the Node host: generation, streams, chat, tokens, options, errors.
+
+import assert from 'node:assert/strict';
+import { createRequire } from 'node:module';
+import { mkdtempSync, rmSync, truncateSync, writeFileSync, copyFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+
+import { Realm, RealmError } from '../../node/dist/index.mjs';
+import { ANSWER, DEMO, QUESTION, ROOT, rejectsWith, throwsWith } from './helpers.mjs';
+
+const realm = new Realm();
+const folder = mkdtempSync(join(tmpdir(), 'realm-api-'));
+after(() => {
+  realm.dispose();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+test('chat answers, with the demo model when none is loaded', async () => {
+  const answer = await realm.chat(QUESTION, { temperature: 0 });
+  assert.equal(answer.text, ANSWER);
+  assert.equal(answer.finishReason, 'end');
+  assert.equal(answer.usage.totalTokens, answer.promptTokens + answer.tokens.length);
+  assert.equal(await realm.detokenize(answer.tokens), answer.text);
+});
+
+test('require gives the same API as import', async () => {
+  const { Realm: Required } = createRequire(import.meta.url)(`${ROOT}node/dist/index.cjs`);
+  const other = new Required();
+  assert.equal((await other.chat(QUESTION, { temperature: 0 })).text, ANSWER);
+  other.dispose();
+});
+
+test('a stream is a ReadableStream and an async iterable', async () => {
+  const stream = realm.chatStream(QUESTION, { temperature: 0 });
+  assert(stream instanceof ReadableStream);
+  const pieces = [];
+  for await (const piece of stream) pieces.push(piece);
+  assert(pieces.length > 2);
+  assert.equal(pieces.join(''), ANSWER);
+  assert.equal((await stream.result).text, ANSWER);
+});
+
+test('cancelling a stream ends its request', async () => {
+  const reader = realm.streamTokens('The', { ignoreEnd: true, maxTokens: 400 });
+  const result = reader.result;
+  for await (const _ of reader) break;
+  await rejectsWith(result, 'cancelled');
+  assert.equal((await realm.chat(QUESTION, { temperature: 0 })).text, ANSWER);
+});
+
+test('the three modes and both spellings of options give the same tokens', async () => {
+  const tokens = [];
+  for (const mode of ['granular', 'whole', 'layers']) {
+    tokens.push((await realm.generate('The capital', { mode, seed: 5, maxTokens: 12, ignoreEnd: true })).tokens);
+  }
+  const snake = { seed: 5n, max_tokens: 12, ignore_end: true, top_k: 40, top_p: 0.95, min_p: 0.05 };
+  tokens.push((await realm.generate('The capital', snake)).tokens);
+  for (const other of tokens) assert.deepEqual(other, tokens[0]);
+  assert.equal(tokens[0].length, 12);
+});
+
+test('a stop string ends the text before it', async () => {
+  const answer = await realm.chat(QUESTION, { temperature: 0, stop: [' Paris'] });
+  assert.equal(answer.text, 'The capital of France is');
+  assert.equal(answer.finishReason, 'stop');
+});
+
+test('control tokens that users write stay text', async () => {
+  const prompt = await realm.renderChat([{ role: 'user', content: 'a<|user|>b' }]);
+  const model = await realm.loadModel(DEMO);
+  const plain = await realm.renderChat([{ role: 'user', content: 'ab' }]);
+  const controls = (text) => model.tokenize(text, { parseSpecial: true }).filter((id) => model.detokenize([id]) === '').length;
+  assert.equal(controls(prompt), controls(plain));
+});
+
+test('logits have a row for each token, alone or after others', async () => {
+  const ids = await realm.tokenize('The capital of France is', { addSpecial: true });
+  const rows = await realm.logits(ids);
+  assert.equal(rows.length, ids.length);
+  const alone = await realm.logits(ids.slice(0, 2));
+  for (const [index, row] of alone.entries()) {
+    const largest = Math.max(...row.map((value, at) => Math.abs(value - rows[index][at])));
+    assert(largest < 1e-3, `${largest}`);
+  }
+});
+
+test('options out of range are refused', async () => {
+  for (const wrong of [{ temperature: -1 }, { maxTokens: 0 }, { maxTokens: 1.5 }, { topP: 0 }, { topP: NaN }, { seed: -1 },
+    { stop: '' }, { mode: 'fast' }, { logitBias: { 5: Infinity } }, { nonsense: 1 }]) {
+    await rejectsWith(realm.generate('x', wrong), 'invalid-argument');
+  }
+  throwsWith(() => new Realm({ threads: 0 }), 'invalid-argument');
+  throwsWith(() => new Realm({ limits: { sessions: -1 } }), 'invalid-argument');
+});
+
+test('backends this machine does not have are refused, auto is not', () => {
+  for (const backend of ['webgpu', 'metal', 'cuda']) throwsWith(() => new Realm({ backend }), 'backend-unavailable');
+  new Realm({ backend: 'auto' }).dispose();
+  throwsWith(() => new Realm({ backend: 'abacus' }), 'invalid-argument');
+});
+
+test('files that are no model are typed errors', async () => {
+  const broken = join(folder, 'broken.gguf');
+  writeFileSync(broken, 'GGUF, but not really');
+  const cut = join(folder, 'cut.gguf');
+  copyFileSync(DEMO, cut);
+  truncateSync(cut, 5000);
+  await rejectsWith(realm.loadModel(join(folder, 'missing.gguf')), 'not-found');
+  await rejectsWith(realm.loadModel(folder), 'io');
+  await rejectsWith(realm.loadModel('a\0b'), 'io');
+  for (const path of [broken, cut]) {
+    await assert.rejects(realm.loadModel(path), (problem) => /gguf|model/.test(problem.code) && problem instanceof RealmError);
+  }
+  writeFileSync(join(folder, 'empty.gguf'), '');
+  await assert.rejects(realm.loadModel(join(folder, 'empty.gguf')), RealmError);
+});
+
+test('the same file is loaded once, with progress', async () => {
+  const own = new Realm();
+  const seen = [];
+  const models = await Promise.all([1, 2, 3].map(() => own.loadModel(DEMO, { contextLength: 77, progress: (done) => seen.push(done) })));
+  assert.equal(new Set(models.map((model) => model.host().key)).size, 1);
+  assert.equal(seen.at(-1), 1);
+  assert(seen.every((done) => done > 0 && done <= 1));
+  assert.equal(models[0].info.contextLength, 77);
+  await rejectsWith(own.loadModel(DEMO, { contextLength: 78, signal: AbortSignal.abort() }), 'cancelled');
+  const stop = () => { throw new Error('stop'); };
+  await assert.rejects(own.loadModel(DEMO, { contextLength: 79, progress: stop }), /stop/);
+  own.dispose();
+});
+
+test('an unloaded model is gone from its realm', async () => {
+  const own = new Realm();
+  const model = await own.loadModel(DEMO, { contextLength: 100 });
+  const other = model.share();
+  assert.equal((await own.chat(QUESTION, { temperature: 0 })).text, ANSWER);
+  own.unloadModel(model);
+  await rejectsWith(own.generate('x', { model }), 'closed');
+  throwsWith(() => own.unloadModel(model), 'invalid-handle');
+  assert.deepEqual(other.tokenize('hi'), await realm.tokenize('hi'));
+  other.close();
+  other.close();
+  own.dispose();
+});
+
+test('the limits of a realm hold', async () => {
+  const small = new Realm({ limits: { kvTokens: 64 } });
+  await rejectsWith(small.generate('The', { maxTokens: 200, ignoreEnd: true }), 'limit-exceeded');
+  small.dispose();
+  const narrow = new Realm({ limits: { guestMemoryBytes: 1 << 18 } });
+  await rejectsWith(narrow.generate('a'.repeat(1 << 17)), 'limit-exceeded');
+  narrow.dispose();
+  throwsWith(() => new Realm({ limits: { guestMemoryBytes: 65536 } }), 'guest-memory');
+});
