@@ -14,17 +14,19 @@ export async function hostLogits(
   checkSignal(signal);
   let moved = (): void => undefined;
   const context = engine.context(0n, { ...DEFAULT_LIMITS, weight: 1 }, () => moved());
+  const done = new AbortController(); // takes the listener off the caller's signal
   engine.running(1);
   try {
     const granted = context.grant(model);
     const ticket = context.forwardLogits(granted, context.sessionOpenExact(granted), ids);
-    await ended(context, ticket, (listener) => (moved = listener), signal);
+    await ended(context, ticket, (listener) => (moved = listener), signal, done.signal);
     const all = context.ticketLogits(ticket);
     const width = model.info.vocabSize;
     return Array.from(ids, (_, row) => all.subarray(row * width, (row + 1) * width));
   } catch (problem) {
     throw problem instanceof RealmError ? problem : new RealmError(codeOf(problem), 'the logits cannot be computed');
   } finally {
+    done.abort();
     engine.running(-1);
     context.close();
   }
@@ -39,6 +41,7 @@ function ended(
   ticket: number,
   listen: (listener: () => void) => void,
   signal: AbortSignal | undefined,
+  done: AbortSignal,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
     const look = (): void => {
@@ -47,7 +50,7 @@ function ended(
       else if (state === 'failed') reject(new RealmError(context.ticketError(ticket), 'the forward pass failed'));
     };
     listen(look);
-    signal?.addEventListener('abort', () => reject(cancelled(signal.reason)), { once: true });
+    signal?.addEventListener('abort', () => reject(cancelled(signal.reason)), { signal: done });
     look();
   });
 }

@@ -335,7 +335,8 @@ static napi_value ticket_state(napi_env env, napi_callback_info info) {
     uint32_t state = 0;
     addon_context *context = context_of(&c, env, info);
     if (!context) return closed(env);
-    return handle_or_status(env, realm_ticket_get_state(context->ctx, call_u32(&c, 1), &state, NULL), state);
+    realm_status status = realm_ticket_get_state(context->ctx, call_u32(&c, 1), &state, NULL);
+    return handle_or_status(env, status, state);
 }
 
 static napi_value ticket_error(napi_env env, napi_callback_info info) {
@@ -402,7 +403,8 @@ static napi_value ticket_tensor(napi_env env, napi_callback_info info) {
     uint32_t tensor = 0;
     addon_context *context = context_of(&c, env, info);
     if (!context) return closed(env);
-    return handle_or_status(env, realm_ticket_tensor(context->ctx, call_u32(&c, 1), &tensor, NULL), tensor);
+    realm_status status = realm_ticket_tensor(context->ctx, call_u32(&c, 1), &tensor, NULL);
+    return handle_or_status(env, status, tensor);
 }
 
 static napi_value ticket_cancel(napi_env env, napi_callback_info info) {
@@ -430,7 +432,8 @@ static napi_value tensor_create(napi_env env, napi_callback_info info) {
     if (!data) return NULL;
     uint32_t rows = call_u32(&c, 1), cols = call_u32(&c, 2);
     if (count != 0 && count != (uint64_t)rows * cols) return addon_status(env, REALM_E_INVALID_ARGUMENT);
-    return handle_or_status(env, realm_tensor_create(context->ctx, rows, cols, count ? data : NULL, &tensor, NULL), tensor);
+    realm_status status = realm_tensor_create(context->ctx, rows, cols, count ? data : NULL, &tensor, NULL);
+    return handle_or_status(env, status, tensor);
 }
 
 static napi_value tensor_weight(napi_env env, napi_callback_info info) {
@@ -492,7 +495,8 @@ static napi_value load_layer(napi_env env, napi_callback_info info) {
     uint32_t ticket = 0;
     addon_context *context = context_of(&c, env, info);
     if (!context) return closed(env);
-    return handle_or_status(env, realm_load_layer(context->ctx, call_u64(&c, 1), &ticket, NULL), ticket);
+    realm_status status = realm_load_layer(context->ctx, call_u64(&c, 1), &ticket, NULL);
+    return handle_or_status(env, status, ticket);
 }
 
 /* (context) -> layers, bytes, hits, misses, evictions */

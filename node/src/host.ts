@@ -420,9 +420,10 @@ class Loading {
   /** Resolves when the model is there; the caller then takes its own handle and leaves. */
   async wait(options: LoadOptions): Promise<void> {
     let listener: (done: number) => void = () => undefined;
+    const left = new AbortController(); // takes the listener off the caller's signal
     const stopped = new Promise<never>((_, reject) => {
       listener = quiet(options.progress, reject);
-      onAbort(options.signal, reject);
+      onAbort(options.signal, left.signal, reject);
     });
     this.waiting++;
     this.users++;
@@ -433,6 +434,7 @@ class Loading {
       this.leave();
       throw problem;
     } finally {
+      left.abort();
       this.waiting--;
       this.listeners.delete(listener);
     }
@@ -455,8 +457,8 @@ function quiet(progress: LoadOptions['progress'], reject: (problem: unknown) => 
   };
 }
 
-function onAbort(signal: AbortSignal | undefined, reject: (problem: unknown) => void): void {
-  signal?.addEventListener('abort', () => reject(cancelled(signal.reason)), { once: true });
+function onAbort(signal: AbortSignal | undefined, left: AbortSignal, reject: (problem: unknown) => void): void {
+  signal?.addEventListener('abort', () => reject(cancelled(signal.reason)), { signal: left });
 }
 
 // ---- the platform ----
