@@ -307,8 +307,8 @@ static bool copy_biases(ticket *t, const realm_sampling *params) {
 }
 
 /* Memory the ticket's results need, allocated before any work starts. */
-static bool prepare_results(ticket *t, const submission *sub, const session *s) {
-    t->session = (session *)s;
+static bool prepare_results(ticket *t, const submission *sub, session *s) {
+    t->session = s;
     t->first_position = s->submitted;
     t->logits_out = sub->logits_out;
     if (sub->kind == TICKET_SCORE) {

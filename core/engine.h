@@ -200,6 +200,7 @@ struct realm_model {
     const uint8_t *bytes;
     uint64_t size;
     gguf *file;
+    uint64_t parameter_count, weight_bytes; /* of the directory's tensors */
     tokenizer *tokenizer;
     plan *plan;
     engine *engine;

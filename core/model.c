@@ -148,6 +148,21 @@ static realm_status load_engine(realm_model *m, realm_error *err) {
     return REALM_OK;
 }
 
+/* Once: every request of every realm asks for the model's properties. */
+static void count_weights(realm_model *m) {
+    for (uint64_t i = 0; i < gguf_tensor_count(m->file); i++) {
+        const gguf_tensor *t = gguf_tensor_at(m->file, i);
+        m->parameter_count += t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
+        m->weight_bytes += t->bytes;
+    }
+}
+
+static realm_status open_directory(realm_model *m, realm_error *err) {
+    realm_status status = gguf_open(m->bytes, m->size, &m->file, err);
+    if (status == REALM_OK) count_weights(m);
+    return status;
+}
+
 /* One stage a call; the last one repeats until all bytes were asked for. */
 static realm_status load_stage(realm_loader *l, float *progress, realm_error *err) {
     realm_model *m = l->model;
@@ -155,7 +170,7 @@ static realm_status load_stage(realm_loader *l, float *progress, realm_error *er
     switch (l->stage++) {
     case 0:
         *progress = mode == REALM_LOAD_HEADER ? 1.0f : 0.2f;
-        return gguf_open(m->bytes, m->size, &m->file, err);
+        return open_directory(m, err);
     case 1:
         *progress = mode == REALM_LOAD_VOCAB ? 1.0f : 0.6f;
         return tokenizer_create(m->file, &m->tokenizer, err);
@@ -203,17 +218,9 @@ void realm_loader_abandon(realm_loader *loader) {
 
 /* ---- questions --------------------------------------------------------------------------------------------------------------------- */
 
-static void count_weights(const realm_model *m, realm_model_info *out) {
-    for (uint64_t i = 0; i < gguf_tensor_count(m->file); i++) {
-        const gguf_tensor *t = gguf_tensor_at(m->file, i);
-        out->parameter_count += t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
-        out->weight_bytes += t->bytes;
-    }
-}
-
 void realm_model_get_info(const realm_model *m, realm_model_info *out) {
-    *out = (realm_model_info){.bos = UINT32_MAX, .eos = UINT32_MAX, .eot = UINT32_MAX};
-    if (m->file != NULL) count_weights(m, out);
+    *out = (realm_model_info){.bos = UINT32_MAX, .eos = UINT32_MAX, .eot = UINT32_MAX, .parameter_count = m->parameter_count,
+                              .weight_bytes = m->weight_bytes};
     if (m->tokenizer != NULL) {
         out->vocab_size = tokenizer_vocab_size(m->tokenizer);
         out->bos = tokenizer_bos(m->tokenizer);

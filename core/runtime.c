@@ -8,7 +8,6 @@ enum {
     DEFAULT_BATCH_ROWS = 256,
     MAX_BATCH_ROWS = 4096,
     MAX_THREADS = 256,
-    ACK_SPINS = 2000, /* the host usually answers within microseconds: look a while before sleeping */
 };
 #define TENSOR_BUDGET (64u << 20)    /* multiply-adds of host tensor work between two steps */
 #define LINGER_MIN_NS 200000u        /* how long a step is held back for hosts that are still acting on the last one */
