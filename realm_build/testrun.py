@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from . import ctest, fuzz, node
+from . import browser, ctest, fuzz, node
 from .paths import ROOT, BuildError, relative, sources
 
 FUZZ_SECONDS = 60  # for all targets together; the long run is the `fuzz` command
@@ -53,6 +53,7 @@ def all_steps() -> dict[str, Callable[[], Counts]]:
         "unit": lambda: module("pytest", "-q", "tests/unit"),
         "unit c": lambda: Counts(*ctest.main()),
         "unit node": lambda: Counts(*node.run_tests(sources("tests/node/*.test.mjs"))),
+        "web": lambda: module("pytest", "-q", "tests/web"),
         "conformance": lambda: module("tests.conformance.runner"),  # on every host of its list
         "examples": run_examples,
         "fuzz": lambda: Counts(*fuzz.run(FUZZ_SECONDS)),
@@ -60,10 +61,11 @@ def all_steps() -> dict[str, Callable[[], Counts]]:
 
 
 def set_up() -> Counts:
-    """What tests need beyond the virtual environment: a compiler that has the sanitizers, and Node."""
+    """What tests need beyond the virtual environment: a compiler that has the sanitizers, Node, a browser."""
     fuzz.install_clang()
     node.install_tools()
-    return Counts(passed=2)
+    browser.install()
+    return Counts(passed=3)
 
 
 def run_examples() -> Counts:
