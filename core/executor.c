@@ -22,8 +22,8 @@ struct executor {
     const cpu_ops *ops;
     pool *pool;
     uint32_t max_rows, max_out;
-    float *slots[PLAN_SLOT_COUNT];
-    uint64_t slot_bytes[PLAN_SLOT_COUNT];
+    float *slots[REALM_SLOT_COUNT];
+    uint64_t slot_bytes[REALM_SLOT_COUNT];
     float *cos_sin;         /* (max_rows, rope_half, 2) of the running batch */
     void *prepared;         /* prepared activations */
     uint64_t prepared_bytes;
@@ -44,7 +44,7 @@ static uint64_t prepared_size(const executor *x) {
     uint64_t most = 0;
     for (uint32_t i = 0; i < x->plan->op_count; i++) {
         const plan_op *op = &x->plan->ops[i];
-        if (op->kind != PLAN_MATMUL) continue;
+        if (op->kind != REALM_OP_MATMUL) continue;
         const plan_tensor *w = &x->plan->tensors[op->weight];
         uint64_t size = x->ops->matmul[w->type].prepared_size(x->max_rows, w->cols);
         if (size > most) most = size;
@@ -52,10 +52,10 @@ static uint64_t prepared_size(const executor *x) {
     return most + 64;
 }
 
-static bool slot_is_gathered(uint32_t slot) { return slot == PLAN_SLOT_Y || slot == PLAN_SLOT_LOGITS; }
+static bool slot_is_gathered(uint32_t slot) { return slot == REALM_SLOT_Y || slot == REALM_SLOT_LOGITS; }
 
 static bool allocate_buffers(executor *x) {
-    for (uint32_t s = 0; s < PLAN_SLOT_COUNT; s++) {
+    for (uint32_t s = 0; s < REALM_SLOT_COUNT; s++) {
         uint64_t rows = slot_is_gathered(s) ? x->max_out : x->max_rows;
         x->slot_bytes[s] = rows * x->plan->slot_width[s] * sizeof(float) + 64;
         x->slots[s] = platform_alloc_pages(x->slot_bytes[s]);
@@ -85,7 +85,7 @@ realm_status executor_create(const plan *p, const uint8_t *weights, const cpu_op
 
 void executor_destroy(executor *x) {
     if (x == NULL) return;
-    for (uint32_t s = 0; s < PLAN_SLOT_COUNT; s++) {
+    for (uint32_t s = 0; s < REALM_SLOT_COUNT; s++) {
         if (x->slots[s] != NULL) platform_free_pages(x->slots[s], x->slot_bytes[s]);
     }
     if (x->prepared != NULL) platform_free_pages(x->prepared, x->prepared_bytes);
@@ -139,7 +139,7 @@ static void matmul_task(void *arg, uint32_t index, uint32_t worker) {
 static uint32_t count_fusable(const executor *x, const plan_op *op, const plan_op *end) {
     const plan *p = x->plan;
     uint32_t n = 1;
-    while (n < MAX_FUSED && op + n < end && op[n].kind == PLAN_MATMUL && op[n].src == op->src && op[n].layer == op->layer &&
+    while (n < MAX_FUSED && op + n < end && op[n].kind == REALM_OP_MATMUL && op[n].src == op->src && op[n].layer == op->layer &&
            x->ops->matmul[p->tensors[op[n].weight].type].prepare == x->ops->matmul[p->tensors[op->weight].type].prepare) {
         n++;
     }
@@ -274,23 +274,23 @@ static void rows_op(executor *x, const plan_op *op, uint32_t row0, uint32_t row1
     float *dst = x->slots[op->dst] + (size_t)row0 * op->width;
     const float *src = x->slots[op->src] + (size_t)row0 * op->width;
     size_t n = (size_t)(row1 - row0) * op->width;
-    switch ((plan_op_kind)op->kind) {
-    case PLAN_EMBED: embed_rows(x, op, row0, row1); break;
-    case PLAN_RMSNORM:
+    switch ((realm_op_kind)op->kind) {
+    case REALM_OP_EMBED: embed_rows(x, op, row0, row1); break;
+    case REALM_OP_RMSNORM:
         ops->rmsnorm(x->slots[op->src], vector(x, op->weight), op->f0, op->width, row0, row1, x->slots[op->dst]);
         break;
-    case PLAN_BIAS: ops->add_bias(x->slots[op->dst], vector(x, op->weight), op->width, row0, row1); break;
-    case PLAN_ROPE:
+    case REALM_OP_BIAS: ops->add_bias(x->slots[op->dst], vector(x, op->weight), op->width, row0, row1); break;
+    case REALM_OP_ROPE:
         ops->rope(x->slots[op->dst], op->width, x->cos_sin, op->n_head, p->head_dim, p->rope_half, p->rope_neox, row0, row1);
         break;
-    case PLAN_KV_STORE: store_kv_rows(x, op, row0, row1); break;
-    case PLAN_SILU_MUL: ops->silu_mul(dst, src, n); break;
-    case PLAN_GELU_MUL: ops->gelu_mul(dst, src, n); break;
-    case PLAN_ADD: ops->add(dst, src, n); break;
-    case PLAN_SCALE: ops->scale(dst, op->f0, n); break;
-    case PLAN_GATHER: gather_rows(x, op, row0, row1); break;
-    case PLAN_SOFTCAP: ops->softcap(dst, op->f0, n); break;
-    case PLAN_MATMUL: case PLAN_ATTENTION: break; /* not row ops */
+    case REALM_OP_KV_STORE: store_kv_rows(x, op, row0, row1); break;
+    case REALM_OP_SILU_MUL: ops->silu_mul(dst, src, n); break;
+    case REALM_OP_GELU_MUL: ops->gelu_mul(dst, src, n); break;
+    case REALM_OP_ADD: ops->add(dst, src, n); break;
+    case REALM_OP_SCALE: ops->scale(dst, op->f0, n); break;
+    case REALM_OP_GATHER: gather_rows(x, op, row0, row1); break;
+    case REALM_OP_SOFTCAP: ops->softcap(dst, op->f0, n); break;
+    case REALM_OP_MATMUL: case REALM_OP_ATTENTION: break; /* not row ops */
     }
 }
 
@@ -302,7 +302,7 @@ static void rows_task(void *arg, uint32_t index, uint32_t worker) {
 }
 
 static uint64_t run_rows(executor *x, const plan_op *op) {
-    uint32_t rows = op->kind == PLAN_GATHER ? x->work->n_out : x->rows, threads = pool_threads(x->pool);
+    uint32_t rows = op->kind == REALM_OP_GATHER ? x->work->n_out : x->rows, threads = pool_threads(x->pool);
     if (rows == 0) return 0;
     rows_job job = {.x = x, .op = op, .rows = rows};
     job.rows_per_task = (uint64_t)rows * op->width < SERIAL_WORK ? rows : (rows + threads - 1) / threads;
@@ -330,7 +330,7 @@ static void copy_hidden(executor *x, bool in) {
     size_t width = x->plan->embedding_length;
     for (uint32_t i = 0; i < x->work->n_segments; i++) {
         const batch_segment *s = &x->work->segments[i];
-        float *rows = x->slots[PLAN_SLOT_X] + s->row0 * width;
+        float *rows = x->slots[REALM_SLOT_X] + s->row0 * width;
         if (s->hidden == NULL) continue;
         if (in) memcpy(rows, s->hidden, s->n_rows * width * sizeof(float));
         else memcpy(s->hidden, rows, s->n_rows * width * sizeof(float));
@@ -384,7 +384,7 @@ bool executor_begin(executor *x, const batch *work) {
 
 static bool in_slice(const executor *x, const plan_op *op) {
     uint32_t end = x->work->layer_first + x->work->layer_count;
-    if (op->layer == PLAN_HEAD) return end == x->plan->layer_count && x->work->n_out > 0;
+    if (op->layer == REALM_LAYER_HEAD) return end == x->plan->layer_count && x->work->n_out > 0;
     return op->layer >= x->work->layer_first && op->layer < end;
 }
 
@@ -394,12 +394,12 @@ static uint64_t run_op(executor *x) {
         x->cursor++;
         return 0;
     }
-    uint32_t count = op->kind == PLAN_MATMUL ? count_fusable(x, op, end) : 1;
+    uint32_t count = op->kind == REALM_OP_MATMUL ? count_fusable(x, op, end) : 1;
     x->cursor += count;
-    if (op->kind == PLAN_MATMUL) return run_matmuls(x, op, count);
-    if (op->kind == PLAN_ATTENTION) return run_attention(x, op);
+    if (op->kind == REALM_OP_MATMUL) return run_matmuls(x, op, count);
+    if (op->kind == REALM_OP_ATTENTION) return run_attention(x, op);
     uint64_t work = run_rows(x, op);
-    if (op->kind == PLAN_GATHER) x->rows = x->work->n_out;
+    if (op->kind == REALM_OP_GATHER) x->rows = x->work->n_out;
     return work;
 }
 
@@ -415,5 +415,5 @@ bool executor_run(executor *x, uint64_t budget, const atomic_bool *stop) {
 }
 
 const float *executor_logits(const executor *x, uint32_t i) {
-    return x->slots[PLAN_SLOT_LOGITS] + (size_t)i * x->plan->slot_width[PLAN_SLOT_LOGITS];
+    return x->slots[REALM_SLOT_LOGITS] + (size_t)i * x->plan->slot_width[REALM_SLOT_LOGITS];
 }

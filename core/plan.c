@@ -101,21 +101,21 @@ static bool grow(void **array, uint32_t count, uint32_t *capacity, size_t size) 
 
 uint32_t plan_weight(plan_builder *b, int layer, const char *name, uint32_t rows, uint32_t cols, bool optional) {
     char full[96];
-    if (b->status != REALM_OK) return PLAN_NONE;
+    if (b->status != REALM_OK) return REALM_NONE;
     if (layer < 0) snprintf(full, sizeof full, "%s", name);
     else snprintf(full, sizeof full, "blk.%d.%s", layer, name);
     const gguf_tensor *t = gguf_find_tensor(b->file, full);
     if (t == NULL) {
         if (!optional) b->status = base_fail(b->err, REALM_E_INVALID_MODEL, "tensor \"%s\" is missing", full);
-        return PLAN_NONE;
+        return REALM_NONE;
     }
     b->status = check_weight(b, t, rows, cols);
-    if (b->status != REALM_OK) return PLAN_NONE;
+    if (b->status != REALM_OK) return REALM_NONE;
     plan *p = b->plan;
     void *tensors = p->tensors;
     if (!grow(&tensors, p->tensor_count, &p->tensor_capacity, sizeof(plan_tensor))) {
         b->status = base_fail_memory(b->err, "the plan's tensors", sizeof(plan_tensor));
-        return PLAN_NONE;
+        return REALM_NONE;
     }
     p->tensors = tensors;
     const block_type *type = block_type_of(t->type);
@@ -211,7 +211,7 @@ static void read_rope(plan_builder *b) {
     }
     uint32_t factors = plan_weight(b, -1, "rope_freqs.weight", 1, p->rope_half, true);
     if (b->status != REALM_OK) return;
-    const uint8_t *stored = factors == PLAN_NONE ? NULL : gguf_tensor_at(b->file, p->tensors[factors].directory)->data;
+    const uint8_t *stored = factors == REALM_NONE ? NULL : gguf_tensor_at(b->file, p->tensors[factors].directory)->data;
     for (uint32_t i = 0; i < p->rope_half; i++) {
         double factor = stored == NULL ? 1.0 : (double)base_f32(stored + 4 * i);
         p->rope_freqs[i] = (float)(pow((double)b->rope_base, -2.0 * i / rotated) / (double)linear / factor);

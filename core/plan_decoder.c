@@ -9,29 +9,29 @@ static void emit_linear(plan_builder *b, int layer, const char *name, uint32_t r
     memcpy(full, name, n);
     memcpy(full + n, ".weight", 8);
     uint32_t weight = plan_weight(b, layer, full, rows, cols, false);
-    plan_emit(b, (plan_op){.kind = PLAN_MATMUL, .layer = (uint16_t)layer, .dst = dst, .src = src, .weight = weight, .width = rows});
+    plan_emit(b, (plan_op){.kind = REALM_OP_MATMUL, .layer = (uint16_t)layer, .dst = dst, .src = src, .weight = weight, .width = rows});
 }
 
 static void emit_bias(plan_builder *b, int layer, const char *name, uint32_t width, uint16_t dst) {
     uint32_t weight = plan_weight(b, layer, name, 1, width, true);
-    if (weight == PLAN_NONE) return;
-    plan_emit(b, (plan_op){.kind = PLAN_BIAS, .layer = (uint16_t)layer, .dst = dst, .weight = weight, .width = width});
+    if (weight == REALM_NONE) return;
+    plan_emit(b, (plan_op){.kind = REALM_OP_BIAS, .layer = (uint16_t)layer, .dst = dst, .weight = weight, .width = width});
 }
 
 static void emit_norm(plan_builder *b, int layer, const char *name, uint16_t dst, uint16_t src) {
     uint32_t width = b->plan->embedding_length;
     uint32_t weight = plan_weight(b, layer, name, 1, width, false);
-    plan_emit(b, (plan_op){.kind = PLAN_RMSNORM, .layer = layer < 0 ? PLAN_HEAD : (uint16_t)layer, .dst = dst, .src = src,
+    plan_emit(b, (plan_op){.kind = REALM_OP_RMSNORM, .layer = layer < 0 ? REALM_LAYER_HEAD : (uint16_t)layer, .dst = dst, .src = src,
                            .weight = weight, .width = width, .f0 = b->norm_eps});
 }
 
 static void emit_add(plan_builder *b, int layer) {
-    plan_emit(b, (plan_op){.kind = PLAN_ADD, .layer = (uint16_t)layer, .dst = PLAN_SLOT_X, .src = PLAN_SLOT_H, .weight = PLAN_NONE,
+    plan_emit(b, (plan_op){.kind = REALM_OP_ADD, .layer = (uint16_t)layer, .dst = REALM_SLOT_X, .src = REALM_SLOT_H, .weight = REALM_NONE,
                            .width = b->plan->embedding_length});
 }
 
 static void emit_rope(plan_builder *b, int layer, uint16_t slot, uint32_t heads) {
-    plan_emit(b, (plan_op){.kind = PLAN_ROPE, .layer = (uint16_t)layer, .dst = slot, .n_head = (uint16_t)heads, .weight = PLAN_NONE,
+    plan_emit(b, (plan_op){.kind = REALM_OP_ROPE, .layer = (uint16_t)layer, .dst = slot, .n_head = (uint16_t)heads, .weight = REALM_NONE,
                            .width = heads * b->plan->head_dim});
 }
 
@@ -40,39 +40,39 @@ static void emit_attention(plan_builder *b, const plan_decoder *d, int layer) {
     const plan *p = b->plan;
     uint32_t embd = p->embedding_length, q = p->head_count * p->head_dim, kv = p->head_count_kv * p->head_dim;
     bool slides = d->window > 0 && layer % (int)d->window_every == 0;
-    emit_norm(b, layer, "attn_norm.weight", PLAN_SLOT_H, PLAN_SLOT_X);
-    emit_linear(b, layer, "attn_q", q, embd, PLAN_SLOT_Q, PLAN_SLOT_H);
-    emit_linear(b, layer, "attn_k", kv, embd, PLAN_SLOT_K, PLAN_SLOT_H);
-    emit_linear(b, layer, "attn_v", kv, embd, PLAN_SLOT_V, PLAN_SLOT_H);
-    emit_bias(b, layer, "attn_q.bias", q, PLAN_SLOT_Q);
-    emit_bias(b, layer, "attn_k.bias", kv, PLAN_SLOT_K);
-    emit_bias(b, layer, "attn_v.bias", kv, PLAN_SLOT_V);
-    emit_rope(b, layer, PLAN_SLOT_Q, p->head_count);
-    emit_rope(b, layer, PLAN_SLOT_K, p->head_count_kv);
-    plan_emit(b, (plan_op){.kind = PLAN_KV_STORE, .layer = (uint16_t)layer, .dst = PLAN_SLOT_K, .src = PLAN_SLOT_K,
-                           .src2 = PLAN_SLOT_V, .weight = PLAN_NONE, .width = kv});
-    plan_emit(b, (plan_op){.kind = PLAN_ATTENTION, .layer = (uint16_t)layer, .dst = PLAN_SLOT_A, .src = PLAN_SLOT_Q,
-                           .n_head = (uint16_t)p->head_count, .weight = PLAN_NONE, .width = q,
+    emit_norm(b, layer, "attn_norm.weight", REALM_SLOT_H, REALM_SLOT_X);
+    emit_linear(b, layer, "attn_q", q, embd, REALM_SLOT_Q, REALM_SLOT_H);
+    emit_linear(b, layer, "attn_k", kv, embd, REALM_SLOT_K, REALM_SLOT_H);
+    emit_linear(b, layer, "attn_v", kv, embd, REALM_SLOT_V, REALM_SLOT_H);
+    emit_bias(b, layer, "attn_q.bias", q, REALM_SLOT_Q);
+    emit_bias(b, layer, "attn_k.bias", kv, REALM_SLOT_K);
+    emit_bias(b, layer, "attn_v.bias", kv, REALM_SLOT_V);
+    emit_rope(b, layer, REALM_SLOT_Q, p->head_count);
+    emit_rope(b, layer, REALM_SLOT_K, p->head_count_kv);
+    plan_emit(b, (plan_op){.kind = REALM_OP_KV_STORE, .layer = (uint16_t)layer, .dst = REALM_SLOT_K, .src = REALM_SLOT_K,
+                           .src2 = REALM_SLOT_V, .weight = REALM_NONE, .width = kv});
+    plan_emit(b, (plan_op){.kind = REALM_OP_ATTENTION, .layer = (uint16_t)layer, .dst = REALM_SLOT_A, .src = REALM_SLOT_Q,
+                           .n_head = (uint16_t)p->head_count, .weight = REALM_NONE, .width = q,
                            .window = slides ? d->window : 0, .f0 = d->attention_scale, .f1 = d->attention_softcap});
-    emit_linear(b, layer, "attn_output", embd, q, PLAN_SLOT_H, PLAN_SLOT_A);
-    emit_bias(b, layer, "attn_output.bias", embd, PLAN_SLOT_H);
-    if (d->post_norms) emit_norm(b, layer, "post_attention_norm.weight", PLAN_SLOT_H, PLAN_SLOT_H);
+    emit_linear(b, layer, "attn_output", embd, q, REALM_SLOT_H, REALM_SLOT_A);
+    emit_bias(b, layer, "attn_output.bias", embd, REALM_SLOT_H);
+    if (d->post_norms) emit_norm(b, layer, "post_attention_norm.weight", REALM_SLOT_H, REALM_SLOT_H);
     emit_add(b, layer);
 }
 
 /* h = norm(x); x += [norm]((act(h Wg) * (h Wu)) Wd) */
 static void emit_feed_forward(plan_builder *b, const plan_decoder *d, int layer) {
     uint32_t embd = b->plan->embedding_length, ff = b->plan->feed_forward_length;
-    emit_norm(b, layer, "ffn_norm.weight", PLAN_SLOT_H, PLAN_SLOT_X);
-    emit_linear(b, layer, "ffn_gate", ff, embd, PLAN_SLOT_G, PLAN_SLOT_H);
-    emit_linear(b, layer, "ffn_up", ff, embd, PLAN_SLOT_U, PLAN_SLOT_H);
-    emit_bias(b, layer, "ffn_gate.bias", ff, PLAN_SLOT_G);
-    emit_bias(b, layer, "ffn_up.bias", ff, PLAN_SLOT_U);
-    plan_emit(b, (plan_op){.kind = d->gelu ? PLAN_GELU_MUL : PLAN_SILU_MUL, .layer = (uint16_t)layer, .dst = PLAN_SLOT_G,
-                           .src = PLAN_SLOT_U, .weight = PLAN_NONE, .width = ff});
-    emit_linear(b, layer, "ffn_down", embd, ff, PLAN_SLOT_H, PLAN_SLOT_G);
-    emit_bias(b, layer, "ffn_down.bias", embd, PLAN_SLOT_H);
-    if (d->post_norms) emit_norm(b, layer, "post_ffw_norm.weight", PLAN_SLOT_H, PLAN_SLOT_H);
+    emit_norm(b, layer, "ffn_norm.weight", REALM_SLOT_H, REALM_SLOT_X);
+    emit_linear(b, layer, "ffn_gate", ff, embd, REALM_SLOT_G, REALM_SLOT_H);
+    emit_linear(b, layer, "ffn_up", ff, embd, REALM_SLOT_U, REALM_SLOT_H);
+    emit_bias(b, layer, "ffn_gate.bias", ff, REALM_SLOT_G);
+    emit_bias(b, layer, "ffn_up.bias", ff, REALM_SLOT_U);
+    plan_emit(b, (plan_op){.kind = d->gelu ? REALM_OP_GELU_MUL : REALM_OP_SILU_MUL, .layer = (uint16_t)layer, .dst = REALM_SLOT_G,
+                           .src = REALM_SLOT_U, .weight = REALM_NONE, .width = ff});
+    emit_linear(b, layer, "ffn_down", embd, ff, REALM_SLOT_H, REALM_SLOT_G);
+    emit_bias(b, layer, "ffn_down.bias", embd, REALM_SLOT_H);
+    if (d->post_norms) emit_norm(b, layer, "post_ffw_norm.weight", REALM_SLOT_H, REALM_SLOT_H);
     emit_add(b, layer);
 }
 
@@ -80,15 +80,15 @@ static void emit_feed_forward(plan_builder *b, const plan_decoder *d, int layer)
 static void emit_head(plan_builder *b, const plan_decoder *d, uint32_t embedding) {
     const plan *p = b->plan;
     uint32_t embd = p->embedding_length, vocab = p->vocab_size;
-    plan_emit(b, (plan_op){.kind = PLAN_GATHER, .layer = PLAN_HEAD, .dst = PLAN_SLOT_Y, .src = PLAN_SLOT_X, .weight = PLAN_NONE,
+    plan_emit(b, (plan_op){.kind = REALM_OP_GATHER, .layer = REALM_LAYER_HEAD, .dst = REALM_SLOT_Y, .src = REALM_SLOT_X, .weight = REALM_NONE,
                            .width = embd});
-    emit_norm(b, -1, "output_norm.weight", PLAN_SLOT_Y, PLAN_SLOT_Y);
+    emit_norm(b, -1, "output_norm.weight", REALM_SLOT_Y, REALM_SLOT_Y);
     uint32_t output = plan_weight(b, -1, "output.weight", vocab, embd, true);
-    plan_emit(b, (plan_op){.kind = PLAN_MATMUL, .layer = PLAN_HEAD, .dst = PLAN_SLOT_LOGITS, .src = PLAN_SLOT_Y,
-                           .weight = output == PLAN_NONE ? embedding : output, .width = vocab});
+    plan_emit(b, (plan_op){.kind = REALM_OP_MATMUL, .layer = REALM_LAYER_HEAD, .dst = REALM_SLOT_LOGITS, .src = REALM_SLOT_Y,
+                           .weight = output == REALM_NONE ? embedding : output, .width = vocab});
     if (d->final_softcap > 0.0f) {
-        plan_emit(b, (plan_op){.kind = PLAN_SOFTCAP, .layer = PLAN_HEAD, .dst = PLAN_SLOT_LOGITS, .src = PLAN_SLOT_LOGITS,
-                               .weight = PLAN_NONE, .width = vocab, .f0 = d->final_softcap});
+        plan_emit(b, (plan_op){.kind = REALM_OP_SOFTCAP, .layer = REALM_LAYER_HEAD, .dst = REALM_SLOT_LOGITS, .src = REALM_SLOT_LOGITS,
+                               .weight = REALM_NONE, .width = vocab, .f0 = d->final_softcap});
     }
 }
 
@@ -96,9 +96,9 @@ void plan_emit_decoder(plan_builder *b, const plan_decoder *d) {
     const plan *p = b->plan;
     uint32_t embd = p->embedding_length;
     uint32_t embedding = plan_weight(b, -1, "token_embd.weight", p->vocab_size, embd, false);
-    plan_emit(b, (plan_op){.kind = PLAN_EMBED, .dst = PLAN_SLOT_X, .weight = embedding, .width = embd});
+    plan_emit(b, (plan_op){.kind = REALM_OP_EMBED, .dst = REALM_SLOT_X, .weight = embedding, .width = embd});
     if (d->embedding_scale != 1.0f) {
-        plan_emit(b, (plan_op){.kind = PLAN_SCALE, .dst = PLAN_SLOT_X, .src = PLAN_SLOT_X, .weight = PLAN_NONE, .width = embd,
+        plan_emit(b, (plan_op){.kind = REALM_OP_SCALE, .dst = REALM_SLOT_X, .src = REALM_SLOT_X, .weight = REALM_NONE, .width = embd,
                                .f0 = d->embedding_scale});
     }
     for (int layer = 0; layer < (int)p->layer_count && b->status == REALM_OK; layer++) {

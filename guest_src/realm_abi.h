@@ -79,6 +79,8 @@ enum {
     REALM_ERROR_CODE_UNSUPPORTED = 25,
     /* A fault of Realm itself: please report it. */
     REALM_ERROR_CODE_INTERNAL = 26,
+    /* The device that computes (a GPU) was lost, and all it held: load the model again. */
+    REALM_ERROR_CODE_DEVICE_LOST = 27,
 };
 
 typedef struct realm_model_properties {

@@ -10,7 +10,12 @@ import cffi
 
 from .paths import ROOT
 
-HEADERS = ("core/include/realm_status.h", "core/include/realm.h", "host_python/native/shim.h")
+HEADERS = (
+    "core/include/realm_status.h",
+    "core/include/realm_records.h",
+    "core/include/realm.h",
+    "host_python/native/shim.h",
+)
 BANNER = '''"""Generated from realm.h and shim.h by realm_build gen; do not edit."""
 
 # fmt: off
@@ -24,7 +29,7 @@ def declarations() -> str:
     text = "\n".join((ROOT / header).read_text(encoding="utf-8") for header in HEADERS)
     constants = dict(re.findall(r"^#define (REALM_ERROR_CAP) (\d+)$", text, re.MULTILINE))
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
-    text = re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^(#|REALM_RECORD_SIZE).*$", "", text, flags=re.MULTILINE)
     text = text.replace("REALM_API ", "").replace('extern "C" {', "")
     text = re.sub(r"^}\s*$", "", text, flags=re.MULTILINE)
     for name, value in constants.items():

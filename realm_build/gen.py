@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from . import cffi_abi, wit, wit_c, wit_c_host, wit_docs, wit_python, wit_typescript
+from . import cffi_abi, records, wit, wit_c, wit_c_host, wit_docs, wit_python, wit_typescript
 from .paths import ROOT
 
 SOURCE = "guest_src/realm.wit"
@@ -21,6 +21,8 @@ OUTPUTS: dict[str, Callable[[wit.Package], str]] = {
     "host_python/realm/_generated/__init__.py": wit_python.package_marker,
     "host_python/realm/_generated/abi.py": wit_python.python_glue,
     "js/src/_generated/abi.ts": wit_typescript.typescript_glue,
+    "host_python/realm/_generated/records.py": lambda _: records.python(),
+    "js/src/_generated/records.ts": lambda _: records.typescript(),
     "host_python/realm/_abi.py": lambda _: cffi_abi.generate(),  # from the headers, the first row among them
 }
 

@@ -26,7 +26,7 @@ typedef struct cpu_matmul {
 } cpu_matmul;
 
 /* One attention job: queries of consecutive positions of one session against its paged KV, for one query head group. */
-#define CPU_KV_PAGE 16 /* positions in a page */
+#define CPU_KV_PAGE REALM_KV_PAGE /* positions in a page */
 
 typedef struct cpu_attention {
     const float *q;        /* (n_rows, n_head * head_dim), row stride q_stride floats */

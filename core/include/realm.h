@@ -20,7 +20,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "realm_status.h" /* generated from guest_src/realm.wit: realm_status, REALM_OK, REALM_E_... */
+#include "realm_records.h" /* what external executors read: plans and batches */
+#include "realm_status.h"  /* generated from guest_src/realm.wit: realm_status, REALM_OK, REALM_E_... */
 
 #ifdef __cplusplus
 extern "C" {
@@ -56,12 +57,16 @@ enum { /* realm_runtime_options.features: instruction sets the kernels may use; 
     REALM_CPU_AVX512 = 1u << 2, /* F, BW, VL, DQ and VNNI */
 };
 
-enum { REALM_EXECUTOR_CPU = 0, REALM_EXECUTOR_FAKE = 1 };
+enum { /* realm_runtime_options.executor: who computes the batches */
+    REALM_EXECUTOR_CPU = 0,
+    REALM_EXECUTOR_FAKE = 1,     /* no forward pass, logits are a fixed cheap function (tests, overhead) */
+    REALM_EXECUTOR_EXTERNAL = 2, /* the host, through realm_runtime_take_batch; there is no driver thread then */
+};
 
 typedef struct realm_runtime_options {
     uint32_t threads;     /* compute threads, the driver included; 0: the processors this process may use */
     uint32_t features;    /* mask of REALM_CPU_...; 0: the best there is */
-    uint32_t executor;    /* REALM_EXECUTOR_FAKE: no forward pass, logits are a fixed cheap function (tests, overhead) */
+    uint32_t executor;    /* REALM_EXECUTOR_... */
     uint32_t no_driver;   /* 1: no driver thread; the host calls realm_runtime_step itself */
     uint32_t batch_rows;  /* most token rows computed in one step; 0: 256 */
     uint32_t reserved;
@@ -91,8 +96,25 @@ REALM_API uint32_t realm_runtime_wait(realm_runtime *rt, realm_completion *out, 
 /* Makes a waiting realm_runtime_wait return 0. */
 REALM_API void realm_runtime_wake(realm_runtime *rt);
 /* For no_driver hosts: runs at most one slice of work of about `budget` (in multiply-adds; 0: a whole step).
- * *busy is 1 while there is more to do. */
+ * *busy is 1 while there is more to do. With an external executor only products of host tensors run here. */
 REALM_API realm_status realm_runtime_step(realm_runtime *rt, uint64_t now_ns, uint64_t budget, uint32_t *busy, realm_error *err);
+
+/* ---- external executor ----
+ * The host takes a batch, computes it wherever it likes and finishes it; one batch is out at a time. KV pages are numbers here:
+ * their contents live with the executor, in a pool for each model and KV type, (n_head_kv, REALM_KV_PAGE, head_dim) elements for
+ * the K and as many for the V of each layer. What the records point to stays valid until the batch is finished, also when its
+ * contexts and models are closed meanwhile. */
+
+/* The next batch. *some is 0 when there is none: no work, or a batch is out already. */
+REALM_API realm_status realm_runtime_take_batch(realm_runtime *rt, realm_batch *out, uint32_t *some, realm_error *err);
+/* Whether anybody still waits for results of the batch that is out. One that nobody wants may be finished at once, with
+ * REALM_E_CANCELLED. */
+REALM_API uint32_t realm_runtime_batch_wanted(realm_runtime *rt, uint64_t batch);
+/* The batch that is out was computed (failed REALM_OK; its logits and hidden rows are written), or failed: then its tickets end
+ * with this code and message. REALM_E_DEVICE_LOST also says that nothing is left of the model's KV pages: every session of
+ * the model has to be rewound to 0 or closed. After any other failure the page operations count as carried out. */
+REALM_API realm_status realm_runtime_finish_batch(realm_runtime *rt, uint64_t batch, realm_status failed, const char *message,
+                                                  realm_error *err);
 
 typedef struct realm_runtime_stats {
     uint64_t steps;          /* batches executed */
@@ -127,6 +149,28 @@ REALM_API realm_status realm_loader_begin(realm_runtime *rt, const char *path, c
 /* The same over bytes, aligned to 8, that the caller keeps alive until the model is closed. */
 REALM_API realm_status realm_loader_begin_bytes(realm_runtime *rt, const void *data, uint64_t size,
                                                 const realm_model_options *options, realm_loader **out, realm_error *err);
+
+/* One file of a model. */
+typedef struct realm_shard {
+    const void *data;   /* its leading bytes, aligned to 8 and kept by the caller until the model is closed */
+    uint64_t size;      /* how many: header, metadata and tensor directory at least */
+    uint64_t file_size; /* of the whole file */
+    uint64_t base;      /* out: where the file begins in the model's bytes, in which plan tensors have their offsets */
+    uint64_t needed;    /* out: 0, or the directory was cut off and at least this many leading bytes are needed */
+} realm_shard;
+/* A model from the directories of its files (one, or all files of a split GGUF in any order), for executors that hold the
+ * weights themselves. Fails with invalid-gguf, and `needed` set, when a directory is not complete in the bytes given: read more,
+ * then begin again. In the model's bytes each file begins at the next multiple of 4096 after the one before. */
+REALM_API realm_status realm_loader_begin_header(realm_runtime *rt, realm_shard *shards, uint32_t count,
+                                                 const realm_model_options *options, realm_loader **out, realm_error *err);
+/* The same for the CPU executor: shards[0].data is memory for all the model's bytes, each file's at its base; what follows the
+ * directories may arrive any time before the first work is submitted. */
+REALM_API realm_status realm_loader_begin_shards(realm_runtime *rt, realm_shard *shards, uint32_t count,
+                                                 const realm_model_options *options, realm_loader **out, realm_error *err);
+/* Small tensors the plan itself needs (rope factors): *size is 0, or says which of the model's bytes to give before the next step,
+ * with realm_loader_supply, which copies them. */
+REALM_API void realm_loader_wants(const realm_loader *loader, uint64_t *offset, uint64_t *size);
+REALM_API realm_status realm_loader_supply(realm_loader *loader, const void *data, uint64_t size, realm_error *err);
 REALM_API realm_status realm_loader_step(realm_loader *loader, float *progress, realm_error *err);
 /* After progress reached 1. Frees the loader in every case. */
 REALM_API realm_status realm_loader_finish(realm_loader *loader, realm_model **out, realm_error *err);
@@ -152,6 +196,8 @@ typedef struct realm_model_info {
 REALM_API void realm_model_get_info(const realm_model *model, realm_model_info *out);
 /* JSON text of architecture, metadata (long arrays shortened) and tensors. Returns the full size. */
 REALM_API size_t realm_model_describe(const realm_model *model, char *out, size_t cap);
+/* The plan as one block: realm_plan_header and what it points to. Returns the full size; 0 without weights. */
+REALM_API size_t realm_model_plan(const realm_model *model, void *out, size_t cap);
 /* A metadata string by key: pointer into the file's bytes, not NUL-terminated; returns 0 when absent or no string. */
 REALM_API int realm_model_string(const realm_model *model, const char *key, const char **data, size_t *size);
 

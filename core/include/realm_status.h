@@ -32,10 +32,11 @@ typedef enum realm_status {
     REALM_E_TEMPLATE_ERROR = 25, /* The chat template is missing, broken or over its limits. */
     REALM_E_UNSUPPORTED = 26, /* Not possible with this model or build. */
     REALM_E_INTERNAL = 27, /* A fault of Realm itself: please report it. */
+    REALM_E_DEVICE_LOST = 28, /* The device that computes (a GPU) was lost, and all it held: load the model again. */
 } realm_status;
 
-#define REALM_STATUS_COUNT 28
+#define REALM_STATUS_COUNT 29
 /* Kebab-case names by code. */
-#define REALM_STATUS_NAMES { "ok", "invalid-argument", "invalid-handle", "out-of-memory", "not-found", "io", "invalid-gguf", "unsupported-gguf", "unsupported-tensor-type", "unsupported-architecture", "unsupported-tokenizer", "invalid-model", "invalid-tokenizer", "no-weights", "context-full", "limit-exceeded", "busy", "cancelled", "closed", "stalled", "timed-out", "guest-trap", "guest-memory", "guest-invalid", "backend-unavailable", "template-error", "unsupported", "internal" }
+#define REALM_STATUS_NAMES { "ok", "invalid-argument", "invalid-handle", "out-of-memory", "not-found", "io", "invalid-gguf", "unsupported-gguf", "unsupported-tensor-type", "unsupported-architecture", "unsupported-tokenizer", "invalid-model", "invalid-tokenizer", "no-weights", "context-full", "limit-exceeded", "busy", "cancelled", "closed", "stalled", "timed-out", "guest-trap", "guest-memory", "guest-invalid", "backend-unavailable", "template-error", "unsupported", "internal", "device-lost" }
 
 #endif

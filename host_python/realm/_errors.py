@@ -10,6 +10,7 @@ RealmError
 ├── ClosedError       closed
 ├── GuestError        stalled, timed-out, guest-trap, guest-memory, guest-invalid
 ├── TemplateError     template-error
+├── DeviceError       device-lost
 ├── UnsupportedError  backend-unavailable, unsupported
 └── InternalError     internal
 """
@@ -63,6 +64,10 @@ class TemplateError(RealmError):
     """The chat template is missing, broken or over its limits."""
 
 
+class DeviceError(RealmError):
+    """The device that computed was lost; loading the model again recovers."""
+
+
 class UnsupportedError(RealmError):
     """Not possible with this model, machine or build."""
 
@@ -90,6 +95,7 @@ FAMILIES: dict[type[RealmError], tuple[str, ...]] = {
     ClosedError: ("closed",),
     GuestError: ("stalled", "timed-out", "guest-trap", "guest-memory", "guest-invalid"),
     TemplateError: ("template-error",),
+    DeviceError: ("device-lost",),
     UnsupportedError: ("backend-unavailable", "unsupported"),
     InternalError: ("internal",),
 }

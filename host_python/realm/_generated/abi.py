@@ -149,6 +149,8 @@ class ErrorCode(_NamedEnum):
     UNSUPPORTED = 25
     # A fault of Realm itself: please report it.
     INTERNAL = 26
+    # The device that computes (a GPU) was lost, and all it held: load the model again.
+    DEVICE_LOST = 27
 
 
 @dataclass(frozen=True, slots=True)

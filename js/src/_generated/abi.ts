@@ -133,6 +133,8 @@ export const ERROR_CODES = [
   'unsupported',
   /** A fault of Realm itself: please report it. */
   'internal',
+  /** The device that computes (a GPU) was lost, and all it held: load the model again. */
+  'device-lost',
 ] as const;
 export type ErrorCode = (typeof ERROR_CODES)[number];
 
