@@ -186,7 +186,7 @@ def copy_assets() -> None:
 def typecheck() -> str | None:
     """What the TypeScript compiler says, or None; what hosts share is also checked without Node's types."""
     install_tools()
-    complaints = [compiler_complaints(project) for project in (relative(NODE), "js")]
+    complaints = [compiler_complaints(project) for project in (relative(NODE), "js", "web")]
     return "\n".join(filter(None, complaints)) or None
 
 

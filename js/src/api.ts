@@ -1,17 +1,16 @@
 // The public class `Realm`: one tenant with its own guest and limits, on models shared with the whole process.
 //
-// Realm.generate -> Guest.start -> the guest's start, then polls whenever a ticket moved -> Ended -> Generation
+// Realm.generate -> RealmPort.start -> (in this thread or a worker) Guest.start, then polls whenever a ticket moved -> Ended
+// -> Generation
 
 import { camelKeys, checkEngine, checkLimits, checkSettings, encodeText, invalid, KV_TYPES, oneOf } from './options.js';
 import { SETTINGS, tokenIds, wholeNumber } from './options.js';
 import type { EngineOptions, GenerateOptions, KvType, ResourceLimits, Settings } from './options.js';
-import { renderChat, startsWithBos, type ChatOptions, type Message } from './chat.js';
-import { RealmError } from './errors.js';
-import { orchestratorGuest, type Guest } from './guest.js';
-import { hostLogits } from './host_session.js';
+import type { ChatOptions, Message } from './chat.js';
+import { checkSignal, RealmError } from './errors.js';
 import { Model } from './model.js';
-import { guestModule } from './module.js';
-import { platform, type EngineHost, type EngineStats } from './platform.js';
+import type { EngineStats } from './platform.js';
+import { ports, type EnginePort, type ModelInput, type RealmPort } from './port.js';
 import { generation, runRequest, TokenStream, type Generation, type Start } from './request.js';
 
 export interface RealmOptions extends EngineOptions {
@@ -33,15 +32,13 @@ export interface LoadModelOptions {
 export type ChatGenerateOptions = GenerateOptions & ChatOptions;
 
 const CHAT_OPTIONS = ['tools', 'chatTemplate', 'templateVariables', 'addGenerationPrompt'] as const;
-const forgotten = new FinalizationRegistry<Guest>((guest) => guest.close());
-
-let serial = 0n;
+const forgotten = new FinalizationRegistry<RealmPort>((port) => port.close());
 
 /** Dispose of it when it is not needed any more, or declare it with `using`. */
 export class Realm {
   readonly limits: Required<ResourceLimits>;
-  readonly #engine: EngineHost;
-  readonly #guest: Guest;
+  readonly #engine: EnginePort;
+  readonly #port: RealmPort;
   readonly #models: Model[] = [];
   #demo: Promise<Model> | undefined;
   #disposed = false;
@@ -49,10 +46,10 @@ export class Realm {
   constructor(options: RealmOptions = {}) {
     const own = realmOptions(options);
     this.limits = checkLimits(own.limits);
-    this.#engine = platform().engine(checkEngine(own, platform().backends));
-    const module = guestModule(platform().standardGuest(), this.limits.guestMemoryBytes);
-    this.#guest = orchestratorGuest(this.#engine, module, tenantNumber(own.tenant), this.limits);
-    forgotten.register(this, this.#guest, this);
+    const tenant = tenantNumber(own.tenant);
+    this.#engine = ports().engine(checkEngine(own, ports().backends));
+    this.#port = this.#engine.realm({ guest: undefined, tenant, limits: this.limits });
+    forgotten.register(this, this.#port, this);
   }
 
   /** Ends what runs (its callers get `closed`) and frees the realm. Doing it again does nothing. */
@@ -60,7 +57,7 @@ export class Realm {
     if (this.#disposed) return;
     this.#disposed = true;
     forgotten.unregister(this);
-    this.#guest.close();
+    this.#port.close();
     for (const model of this.#models.splice(0)) model.close();
   }
 
@@ -74,8 +71,12 @@ export class Realm {
 
   // ---- models ----
 
-  /** Loads a GGUF file, or shares it when the process has it. The first model is the realm's default. */
-  async loadModel(model: Model | string | URL, options: LoadModelOptions = {}): Promise<Model> {
+  /** Loads a GGUF file, or shares it when it is loaded already. The first model is the realm's default. */
+  async loadModel(model: Model | ModelInput, options: LoadModelOptions = {}): Promise<Model> {
+    return this.#load(model, options);
+  }
+
+  async #load(model: Model | ModelInput | undefined, options: LoadModelOptions): Promise<Model> {
     this.#checkOpen();
     const handle = model instanceof Model ? model.share() : await loadModel(this.#engine, model, options);
     if (this.#disposed) {
@@ -89,11 +90,11 @@ export class Realm {
   /** Takes the model away from this realm and closes the handle; work that runs on it fails. */
   unloadModel(model: Model): void {
     this.#checkOpen();
-    const key = model.closed ? undefined : model.host().key;
-    const index = this.#models.findIndex((own) => !own.closed && own.host().key === key);
+    const key = model.closed ? undefined : model.port().key;
+    const index = this.#models.findIndex((own) => !own.closed && own.port().key === key);
     if (index < 0) throw new RealmError('invalid-handle', 'this realm has no such model');
     const [own] = this.#models.splice(index, 1);
-    this.#guest.revoke(own!.host());
+    this.#port.revoke(own!.port());
     own!.close();
   }
 
@@ -101,7 +102,7 @@ export class Realm {
   async #model(): Promise<Model> {
     this.#checkOpen();
     if (this.#models[0]) return this.#models[0];
-    this.#demo ??= this.loadModel(platform().demoModel()).finally(() => (this.#demo = undefined));
+    this.#demo ??= this.#load(undefined, {}).finally(() => (this.#demo = undefined));
     return this.#demo;
   }
 
@@ -141,7 +142,8 @@ export class Realm {
 
   /** The prompt a conversation becomes. Control tokens that users wrote are broken up. */
   async renderChat(messages: readonly Message[], options: ChatOptions & { model?: Model } = {}): Promise<string> {
-    return renderChat(options.model ?? (await this.#model()), messages, options);
+    const { model, ...rendering } = options;
+    return (await (model ?? (await this.#model())).renderChat(messages, chatOptions(rendering))).text;
   }
 
   // ---- tokens, logits, state ----
@@ -165,11 +167,11 @@ export class Realm {
     const tokens = tokenIds(ids);
     if (tokens.length === 0) throw invalid('logits needs at least one token id');
     const model = options.model ?? (await this.#model());
-    return hostLogits(this.#engine, model.host(), tokens, options.signal);
+    return model.port().logits(tokens, options.signal);
   }
 
   /** Counters of the engine this realm runs on. */
-  stats(): EngineStats {
+  async stats(): Promise<EngineStats> {
     this.#checkOpen();
     return this.#engine.stats();
   }
@@ -182,10 +184,8 @@ export class Realm {
 
   async #chatStart(messages: readonly Message[], options: ChatGenerateOptions, settings: Settings): Promise<Start> {
     const model = settings.model ?? (await this.#model());
-    const rendering = camelKeys(options as Record<string, unknown>, [...SETTINGS, ...CHAT_OPTIONS], 'setting') as ChatOptions;
-    const prompt = renderChat(model, messages, rendering);
-    const own = { ...settings, addSpecial: !startsWithBos(model, prompt), parseSpecial: true };
-    return this.#start(encodeText(prompt), model, own);
+    const { text, addSpecial } = await model.renderChat(messages, chatOptions(options));
+    return this.#start(encodeText(text), model, { ...settings, addSpecial, parseSpecial: true });
   }
 
   #start(prompt: Uint8Array, model: Model, settings: Settings): Start {
@@ -194,31 +194,42 @@ export class Realm {
     const { stops, maxTokens, mode, params, biases, addSpecial, parseSpecial } = settings;
     const extra = new Uint8Array(0);
     const request = { prompt, addSpecial, parseSpecial, stops, maxTokens, mode, params, biases, extra };
-    return (listener) => this.#guest.start(request, model.host(), listener);
+    return (listener) => this.#port.start(request, model.port(), listener);
   }
 }
 
-export async function loadModel(engine: EngineHost, source: string | URL, options: LoadModelOptions): Promise<Model> {
+export async function loadModel(
+  engine: EnginePort,
+  source: ModelInput | undefined,
+  options: LoadModelOptions,
+): Promise<Model> {
   const names = ['contextLength', 'kvType', 'progress', 'onProgress', 'signal'];
   const own = camelKeys(options as Record<string, unknown>, names, 'setting') as LoadModelOptions;
-  const host = await engine.load(source, {
-    mode: 'full',
-    contextLength: wholeNumber('contextLength', own.contextLength ?? 0, 0, 0xffffffff),
-    kvType: oneOf('kvType', own.kvType ?? 'f16', Object.keys(KV_TYPES) as KvType[]),
-    progress: own.progress ?? own.onProgress,
-    signal: own.signal,
-  });
-  return new Model(host, String(source));
+  checkSignal(own.signal);
+  return new Model(
+    await engine.load(source, {
+      contextLength: wholeNumber('contextLength', own.contextLength ?? 0, 0, 0xffffffff),
+      kvType: oneOf('kvType', own.kvType ?? 'f16', Object.keys(KV_TYPES) as KvType[]),
+      progress: own.progress ?? own.onProgress,
+      signal: own.signal,
+    }),
+  );
+}
+
+/** The part of the options that a template hears of. */
+function chatOptions(options: ChatGenerateOptions): ChatOptions {
+  const own = camelKeys(options as Record<string, unknown>, [...SETTINGS, ...CHAT_OPTIONS], 'setting');
+  return Object.fromEntries(Object.entries(own).filter(([name]) => (CHAT_OPTIONS as readonly string[]).includes(name)));
 }
 
 function realmOptions(options: RealmOptions): RealmOptions {
-  const names = ['backend', 'threads', 'limits', 'cpuFeatures', 'executor', 'tenant'];
+  const names = ['backend', 'threads', 'limits', 'cpuFeatures', 'executor', 'isolation', 'tenant'];
   return camelKeys(options as Record<string, unknown>, names, 'option') as RealmOptions;
 }
 
 /** Realms share prefixes only when the application says they belong to one tenant. */
 export function tenantNumber(tenant: number | bigint | undefined): bigint {
-  if (tenant === undefined) return (1n << 63n) | ++serial;
+  if (tenant === undefined) return (1n << 63n) | crypto.getRandomValues(new BigUint64Array(1))[0]!; // beside other threads
   const number = typeof tenant === 'bigint' ? tenant : BigInt(wholeNumber('tenant', tenant, 0, Number.MAX_SAFE_INTEGER));
   if (number < 0n || number >= 1n << 63n) throw invalid(`tenant must be a whole number below 2**63, not ${tenant}`);
   return number;

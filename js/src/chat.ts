@@ -6,8 +6,8 @@
 import { Template } from '@huggingface/jinja';
 
 import { RealmError } from './errors.js';
-import { invalid } from './options.js';
-import type { Model } from './model.js';
+import { encodeText, invalid } from './options.js';
+import type { ModelHost } from './platform.js';
 
 export interface Message {
   role: string;
@@ -30,24 +30,43 @@ const MAX_DEPTH = 64; // of message data
 const MAX_SOURCE = 256 << 10; // the longest template known has 16 KiB
 const MAX_COMPILED = 16;
 
+const decoder = new TextDecoder();
 const compiled = new Map<string, Template>();
 
-export function renderChat(model: Model, messages: readonly Message[], options: ChatOptions = {}): string {
-  const source = options.chatTemplate ?? model.chatTemplate;
+/** A conversation as the model wants to read it. */
+export interface Prompt {
+  text: string;
+  /** The text has no BOS token yet, so that the tokenizer may add it. */
+  addSpecial: boolean;
+}
+
+export function renderPrompt(
+  model: ModelHost,
+  ownTemplate: string | null,
+  messages: readonly Message[],
+  options: ChatOptions = {},
+): Prompt {
+  const source = options.chatTemplate ?? ownTemplate;
   if (source === null) {
     throw new RealmError('template-error', 'the model has no chat template; pass chatTemplate, or use generate');
   }
   const guarded = checkMessages(messages).map((message) => guardMessage(model, message));
+  const bos = tokenText(model, model.info.bos);
+  const text = render(source, {
+    messages: guarded,
+    tools: options.tools ?? null,
+    documents: null,
+    add_generation_prompt: options.addGenerationPrompt ?? true,
+    bos_token: bos,
+    eos_token: tokenText(model, model.info.eos),
+    ...options.templateVariables,
+  });
+  return { text, addSpecial: bos === '' || !text.startsWith(bos) };
+}
+
+function render(source: string, variables: Record<string, unknown>): string {
   try {
-    return template(source).render({
-      messages: guarded,
-      tools: options.tools ?? null,
-      documents: null,
-      add_generation_prompt: options.addGenerationPrompt ?? true,
-      bos_token: tokenText(model, model.info.bos),
-      eos_token: tokenText(model, model.info.eos),
-      ...options.templateVariables,
-    });
+    return template(source).render(variables);
   } catch (problem) {
     if (problem instanceof RealmError) throw problem;
     throw new RealmError('template-error', (problem as Error).message.split('\n')[0]!.slice(0, 500));
@@ -66,14 +85,8 @@ function template(source: string): Template {
   return found;
 }
 
-/** Then the tokenizer must not add a second one. */
-export function startsWithBos(model: Model, prompt: string): boolean {
-  const bos = tokenText(model, model.info.bos);
-  return bos !== '' && prompt.startsWith(bos);
-}
-
-function tokenText(model: Model, token: number | null): string {
-  return token === null ? '' : model.detokenize([token], { special: true, textStart: false });
+function tokenText(model: ModelHost, token: number | null): string {
+  return token === null ? '' : decoder.decode(model.decode(Uint32Array.of(token), true, false));
 }
 
 function checkMessages(messages: unknown): readonly Message[] {
@@ -90,13 +103,13 @@ function checkMessages(messages: unknown): readonly Message[] {
 
 // ---- the guard ----
 
-function guardMessage(model: Model, message: Message): Message {
+function guardMessage(model: ModelHost, message: Message): Message {
   if (TRUSTED_ROLES.includes(message.role)) return message;
   const parts = Object.entries(message).map(([name, value]) => [name, name === 'role' ? value : guard(model, value, 0)]);
   return Object.fromEntries(parts) as Message;
 }
 
-function guard(model: Model, value: unknown, depth: number): unknown {
+function guard(model: ModelHost, value: unknown, depth: number): unknown {
   if (depth > MAX_DEPTH) throw invalid('a message is nested too deeply');
   if (typeof value === 'string') return breakControlTokens(model, value);
   if (Array.isArray(value)) return value.map((item) => guard(model, item, depth + 1));
@@ -105,7 +118,7 @@ function guard(model: Model, value: unknown, depth: number): unknown {
 }
 
 /** The same text, with a zero-width space inside whatever the tokenizer would read as a control token. */
-function breakControlTokens(model: Model, text: string): string {
+function breakControlTokens(model: ModelHost, text: string): string {
   for (let round = 0; round < MAX_BREAK_ROUNDS; round++) {
     const spelled = controlTokens(model, text);
     if (spelled.length === 0) return text;
@@ -118,14 +131,15 @@ function breakControlTokens(model: Model, text: string): string {
 }
 
 /** How the control tokens in a text are spelled, the longest first; [] for nearly every text. */
-function controlTokens(model: Model, text: string): string[] {
-  const parsed = model.tokenize(text, { parseSpecial: true });
-  const plain = model.tokenize(text);
+function controlTokens(model: ModelHost, text: string): string[] {
+  const bytes = encodeText(text);
+  const parsed = model.encode(bytes, false, true);
+  const plain = model.encode(bytes, false, false);
   if (parsed.length === plain.length && parsed.every((id, index) => id === plain[index])) return [];
   const found = new Set<string>();
   for (const token of new Set(parsed)) {
     const spelled = tokenText(model, token);
-    const silent = model.detokenizeBytes([token], { textStart: false }).length === 0;
+    const silent = model.decode(Uint32Array.of(token), false, false).length === 0;
     if (spelled.length > 1 && text.includes(spelled) && silent) found.add(spelled);
   }
   return [...found].sort((a, b) => b.length - a.length);

@@ -4,8 +4,16 @@ import { ERROR_CODES, type ErrorCode } from './_generated/abi.js';
 
 export type { ErrorCode };
 
+const BRAND = Symbol.for('@realm-ai/sdk RealmError');
+
 export class RealmError extends Error {
   readonly code: ErrorCode;
+
+  /** A package that is loaded twice (import and require) has two of these classes: each knows the other's errors. */
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    if (this !== RealmError) return Function.prototype[Symbol.hasInstance].call(this, value);
+    return typeof value === 'object' && value !== null && BRAND in value;
+  }
 
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
     super(message, options);
@@ -13,6 +21,8 @@ export class RealmError extends Error {
     this.code = code;
   }
 }
+
+Object.defineProperty(RealmError.prototype, BRAND, { value: true });
 
 export function isErrorCode(code: unknown): code is ErrorCode {
   return (ERROR_CODES as readonly unknown[]).includes(code);

@@ -2,7 +2,7 @@
 //
 // A guest is polled when it was started or cancelled, or when one of its tickets made progress. A call that traps ends the guest: its
 // state may be anything, so it is never entered again. Guests run in this thread, one call at a time; JavaScript has no way to
-// interrupt a call, so only guests that are trusted to return may run here.
+// interrupt a call, so a guest that is not trusted to return runs in a worker, whose watchdog ends the whole thread.
 
 import {
   AbiError,
@@ -11,46 +11,21 @@ import {
   InterfaceError,
   lowerImports,
   type Export,
-  type Finish,
   type GuestMemory,
   type Request,
   type Step,
 } from './_generated/abi.js';
 import { requestFailure, RealmError } from './errors.js';
 import { guestImports, type GuestSink } from './imports.js';
-import { requireOrchestrator } from './module.js';
 import type { ResourceLimits } from './options.js';
 import { platform, type ContextHost, type EngineHost, type ModelHost } from './platform.js';
+import { NOTHING, type Ended, type Listener, type RunningRequest } from './port.js';
 
 const TURN_STEPS = 64; // output steps of one request before the other guests get their turn
 const IDLE_STEPS = 100_000; // output steps without text or open ticket before a request counts as stalled
 const MAX_REQUESTS = 4096;
 const LOG_LINES = 256;
 const PAGE = 65536;
-
-/** The last word of a request. */
-export interface Ended {
-  problem?: RealmError;
-  finish: Finish;
-  tokens: Uint32Array;
-  promptTokens: number;
-  extra: Uint8Array;
-  firstTokenSeconds: number;
-  totalSeconds: number;
-}
-
-export interface RunningRequest {
-  /** Ends it soon; harmless when it has ended. */
-  cancel(): void;
-  /** Streamed text was read: its bytes no longer count as waiting. */
-  took(size: number): void;
-}
-
-/** What hears of a request: text as it comes (bytes of its own), and the end exactly once. */
-export interface Listener {
-  text(piece: Uint8Array): void;
-  end(ended: Ended): void;
-}
 
 class AllocationError extends AbiError {}
 
@@ -67,10 +42,7 @@ class Running {
   end(part: Partial<Ended>): void {
     const now = performance.now();
     this.listener.end({
-      finish: 'failed',
-      tokens: new Uint32Array(0),
-      promptTokens: 0,
-      extra: new Uint8Array(0),
+      ...NOTHING,
       firstTokenSeconds: this.firstAt ? (this.firstAt - this.startedAt) / 1000 : 0,
       totalSeconds: (now - this.startedAt) / 1000,
       ...part,
@@ -83,6 +55,7 @@ export class Guest implements GuestSink {
   /** Why the guest is gone, once it is. */
   problem: RealmError | undefined;
   readonly #engine: EngineHost;
+  readonly #watched: <Value>(call: () => Value) => Value;
   readonly #context: ContextHost;
   readonly #limits: Required<ResourceLimits>;
   readonly #memory: Memory;
@@ -98,12 +71,13 @@ export class Guest implements GuestSink {
 
   constructor(engine: EngineHost, module: WebAssembly.Module, tenant: bigint, limits: Required<ResourceLimits>) {
     this.#engine = engine;
+    this.#watched = platform().watched ?? ((call) => call());
     this.#limits = limits;
     this.#memory = new Memory();
     this.#context = engine.context(tenant, limits, () => this.#poll());
     try {
       const imports = lowerImports(guestImports(this.#context, this), this.#memory);
-      this.#instance = new WebAssembly.Instance(module, { [IMPORT_MODULE]: imports });
+      this.#instance = this.#watched(() => new WebAssembly.Instance(module, { [IMPORT_MODULE]: imports }));
       this.#memory.attach(this.#instance.exports);
     } catch (problem) {
       this.#context.close();
@@ -203,7 +177,7 @@ export class Guest implements GuestSink {
   /** Runs a call into the guest; anything but an error of the interface is its end. */
   #enter<T>(action: () => T): T {
     try {
-      return action();
+      return this.#watched(action);
     } catch (problem) {
       if (problem instanceof InterfaceError) throw problem;
       if (this.#starting && problem instanceof AllocationError) {
@@ -343,23 +317,6 @@ export class Guest implements GuestSink {
   log(level: number, text: string): void {
     if (this.logLines.length < LOG_LINES) this.logLines.push(`${Math.min(level, 3)}${text.slice(0, 1024)}`);
   }
-}
-
-/** An orchestrator's guest: the module is checked before. */
-export function orchestratorGuest(
-  engine: EngineHost,
-  module: WebAssembly.Module,
-  tenant: bigint,
-  limits: Required<ResourceLimits>,
-): Guest {
-  requireOrchestrator(module);
-  return new Guest(engine, module, tenant, limits);
-}
-
-/** The result of an ended request, or its error. */
-export function checkEnded(ended: Ended): Ended {
-  if (ended.problem) throw ended.problem;
-  return ended;
 }
 
 /** The memory of an instance: a view that is made anew when the memory moved. */

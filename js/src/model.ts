@@ -1,35 +1,36 @@
 // A model as the application holds it: a handle with questions about text and metadata.
 
+import type { ChatOptions, Message, Prompt } from './chat.js';
 import { RealmError } from './errors.js';
 import { encodeText, tokenIds } from './options.js';
-import type { ModelHost, ModelInfo } from './platform.js';
+import type { ModelInfo } from './platform.js';
+import type { ModelPort } from './port.js';
 
 const decoder = new TextDecoder();
-const forgotten = new FinalizationRegistry<ModelHost>((host) => host.close());
+const forgotten = new FinalizationRegistry<ModelPort>((port) => port.close());
 
 /** A handle on a loaded file. Close it when it is not needed; realms that use the model keep it. */
 export class Model {
   readonly info: ModelInfo;
-  #host: ModelHost | undefined;
-  #template: string | null | undefined;
+  #port: ModelPort | undefined;
 
   /** Made by Realm.loadModel. */
-  constructor(host: ModelHost, readonly path: string) {
-    this.#host = host;
-    this.info = host.info;
-    forgotten.register(this, host, this);
+  constructor(port: ModelPort, readonly path: string = port.name) {
+    this.#port = port;
+    this.info = port.info;
+    forgotten.register(this, port, this);
   }
 
   get closed(): boolean {
-    return this.#host === undefined;
+    return this.#port === undefined;
   }
 
   /** Gives the handle back; doing it again does nothing. */
   close(): void {
-    const host = this.#host;
-    this.#host = undefined;
+    const port = this.#port;
+    this.#port = undefined;
     forgotten.unregister(this);
-    host?.close();
+    port?.close();
   }
 
   [Symbol.dispose](): void {
@@ -37,42 +38,52 @@ export class Model {
   }
 
   /** @internal */
-  host(): ModelHost {
-    if (!this.#host) throw new RealmError('closed', 'this model was closed; load it again');
-    return this.#host;
+  port(): ModelPort {
+    if (!this.#port) throw new RealmError('closed', 'this model was closed; load it again');
+    return this.#port;
   }
 
   /** Another handle on the same model, to be closed by its own user. */
   share(): Model {
-    return new Model(this.host().share(), this.path);
+    return new Model(this.port().share(), this.path);
   }
 
   /** The token ids of a text. Control tokens written in it are read as such only when asked. */
-  tokenize(text: string | Uint8Array, options: { addSpecial?: boolean; parseSpecial?: boolean } = {}): number[] {
-    const ids = this.host().encode(encodeText(text), options.addSpecial ?? false, options.parseSpecial ?? false);
-    return Array.from(ids);
+  async tokenize(
+    text: string | Uint8Array,
+    options: { addSpecial?: boolean; parseSpecial?: boolean } = {},
+  ): Promise<number[]> {
+    const { addSpecial = false, parseSpecial = false } = options;
+    return Array.from(await this.port().encode(encodeText(text), addSpecial, parseSpecial));
   }
 
   /** The bytes of token ids, which may end inside a character. */
-  detokenizeBytes(ids: Iterable<number>, options: { special?: boolean; textStart?: boolean } = {}): Uint8Array {
-    return this.host().decode(tokenIds(ids), options.special ?? false, options.textStart ?? true);
+  async detokenizeBytes(
+    ids: Iterable<number>,
+    options: { special?: boolean; textStart?: boolean } = {},
+  ): Promise<Uint8Array> {
+    return this.port().decode(tokenIds(ids), options.special ?? false, options.textStart ?? true);
   }
 
-  detokenize(ids: Iterable<number>, options: { special?: boolean; textStart?: boolean } = {}): string {
-    return decoder.decode(this.detokenizeBytes(ids, options));
+  async detokenize(ids: Iterable<number>, options: { special?: boolean; textStart?: boolean } = {}): Promise<string> {
+    return decoder.decode(await this.detokenizeBytes(ids, options));
   }
 
   /** Architecture, metadata and tensors of the file. */
-  describe(): Record<string, unknown> {
-    return JSON.parse(this.host().describe()) as Record<string, unknown>;
+  async describe(): Promise<Record<string, unknown>> {
+    return JSON.parse(await this.port().describe()) as Record<string, unknown>;
   }
 
-  metadataString(key: string): string | undefined {
-    return this.host().string(key);
+  async metadataString(key: string): Promise<string | undefined> {
+    return this.port().string(key);
   }
 
   get chatTemplate(): string | null {
-    this.#template ??= this.metadataString('tokenizer.chat_template') ?? null;
-    return this.#template;
+    return this.port().chatTemplate;
+  }
+
+  /** @internal */
+  async renderChat(messages: readonly Message[], options: ChatOptions): Promise<Prompt> {
+    return this.port().renderChat(messages, options);
   }
 }

@@ -3,7 +3,7 @@
 
 import { BIAS_SIZE, MODES, writeBias, type Mode, type Packed, type Sampling } from './_generated/abi.js';
 import { RealmError } from './errors.js';
-import type { Model } from './model.js';
+import { Model } from './model.js';
 
 export const KV_TYPES = { f16: 0, f32: 1 } as const;
 export type KvType = keyof typeof KV_TYPES;
@@ -23,6 +23,8 @@ export interface ResourceLimits {
   guestMemoryBytes?: number;
   /** Text of running requests waiting to be read. */
   textBytes?: number;
+  /** Longest uninterrupted stay in the guest; kept by `isolation: 'worker'`. */
+  guestSeconds?: number;
 }
 
 export const DEFAULT_LIMITS: Required<ResourceLimits> = {
@@ -33,12 +35,15 @@ export const DEFAULT_LIMITS: Required<ResourceLimits> = {
   weight: 1,
   guestMemoryBytes: 16 << 20,
   textBytes: 16 << 20,
+  guestSeconds: 2,
 };
 
 export function checkLimits(limits: ResourceLimits = {}): Required<ResourceLimits> {
   const given = camelKeys(limits as Record<string, unknown>, Object.keys(DEFAULT_LIMITS), 'limit');
   const all = { ...DEFAULT_LIMITS, ...given } as Required<ResourceLimits>;
-  for (const [name, value] of Object.entries(all)) {
+  const { guestSeconds, ...whole } = all;
+  realNumber('guestSeconds', guestSeconds, 0, 3600, true);
+  for (const [name, value] of Object.entries(whole)) {
     const high = ['sessions', 'tickets', 'weight'].includes(name) ? UINT32 : Number.MAX_SAFE_INTEGER;
     wholeNumber(name, value, 0, high);
   }
@@ -102,13 +107,18 @@ export function checkSettings(options: GenerateOptions = {}, extra: readonly str
     maxTokens: wholeNumber('maxTokens', own.maxTokens ?? 256, 1, UINT32),
     stops: packStops(own.stop ?? []),
     mode: oneOf('mode', own.mode ?? 'granular', MODES),
-    model: own.model,
+    model: checkModel(own.model),
     addSpecial: own.addSpecial ?? true,
     parseSpecial: own.parseSpecial ?? false,
     params: checkSampling(own),
     biases: packBiases(own.logitBias),
     signal: own.signal,
   };
+}
+
+function checkModel(model: unknown): Model | undefined {
+  if (model === undefined || model instanceof Model) return model;
+  throw invalid(`model must be what loadModel gave, not ${shown(model)}`);
 }
 
 function checkSampling(own: GenerateOptions): Sampling {
@@ -171,8 +181,10 @@ function packStops(stop: string | readonly string[]): Uint8Array {
 
 // ---- the engine's options ----
 
-export type Backend = 'auto' | 'cpu' | 'webgpu' | 'metal' | 'cuda';
-const BACKENDS: readonly Backend[] = ['auto', 'cpu', 'webgpu', 'metal', 'cuda'];
+/** Node: cpu, webgpu, metal, cuda. Browser: wasm, webgpu. auto takes the best there is. */
+export type Backend = 'auto' | 'cpu' | 'wasm' | 'webgpu' | 'metal' | 'cuda';
+const BACKENDS: readonly Backend[] = ['auto', 'cpu', 'wasm', 'webgpu', 'metal', 'cuda'];
+export type Isolation = 'none' | 'worker';
 
 export interface EngineOptions {
   backend?: Backend;
@@ -181,9 +193,13 @@ export interface EngineOptions {
   cpuFeatures?: readonly CpuFeature[];
   /** 1: no forward pass, for tests and for measuring overhead. */
   executor?: 0 | 1;
+  /** Node: 'worker' runs the guest in a thread of its own that ends when the guest does not return in time. */
+  isolation?: Isolation;
 }
 
 export interface CheckedEngineOptions {
+  backend: Backend;
+  isolation: Isolation;
   threads: number;
   features: number;
   executor: number;
@@ -200,6 +216,8 @@ export function checkEngine(options: EngineOptions, available: readonly Backend[
     return CPU_FEATURES[name];
   });
   return {
+    backend,
+    isolation: oneOf('isolation', options.isolation ?? 'none', ['none', 'worker']),
     threads: options.threads === undefined ? 0 : wholeNumber('threads', options.threads, 1, MAX_THREADS),
     features: features.reduce((mask: number, bit) => mask | bit, 0),
     executor: wholeNumber('executor', options.executor ?? 0, 0, 1),

@@ -1,8 +1,9 @@
-// What a host must provide to the code that Node and the browser share: engines, their models and contexts, the standard guest.
-// Node implements it over its addon (node/src/host.ts).
+// What the thread that computes must provide to the code that Node and the browser share: engines, their models and contexts, the
+// standard guest. Node implements it over its addon (node/src/host.ts); core.wasm is the other one (js/src/wasm/).
 
 import type { Host } from './_generated/abi.js';
-import type { Backend, CheckedEngineOptions, KvType, ResourceLimits } from './options.js';
+import type { CheckedEngineOptions, ResourceLimits } from './options.js';
+import type { LoadOptions, ModelInput } from './port.js';
 
 /** Sizes and special tokens of a model; a token it does not have is null. */
 export interface ModelInfo {
@@ -53,12 +54,8 @@ export interface ContextHost extends Omit<Host, 'emit' | 'log'> {
   close(): void;
 }
 
-export interface LoadOptions {
+export interface HostLoadOptions extends LoadOptions {
   mode: 'full' | 'vocab' | 'header';
-  contextLength: number;
-  kvType: KvType;
-  progress: ((done: number) => void) | undefined;
-  signal: AbortSignal | undefined;
 }
 
 export type EngineStats = Readonly<Record<string, number | string>>;
@@ -66,20 +63,23 @@ export type EngineStats = Readonly<Record<string, number | string>>;
 export interface EngineHost {
   /** `moved` is called when a ticket of the context made progress or ended. */
   context(tenant: bigint, limits: Required<ResourceLimits>, moved: () => void): ContextHost;
-  load(source: string | URL, options: LoadOptions): Promise<ModelHost>;
+  load(source: ModelInput, options: HostLoadOptions): Promise<ModelHost>;
+  /** Another handle on a model that is loaded in this process. */
+  find(key: string): ModelHost | undefined;
   stats(): EngineStats;
   /** A request began (1) or ended (-1): while any runs, the event loop must not end. */
   running(change: 1 | -1): void;
 }
 
 export interface Platform {
-  readonly backends: readonly Backend[];
   engine(options: CheckedEngineOptions): EngineHost;
   /** The bytes of the standard guest. */
   standardGuest(): Uint8Array;
-  demoModel(): string;
+  demoModel(): ModelInput;
   /** Runs a function soon, after the events that are waiting already. */
   defer(run: () => void): void;
+  /** Runs a call into a guest under the eyes of a watchdog, where there is one. */
+  watched?<Value>(call: () => Value): Value;
 }
 
 let current: Platform | undefined;

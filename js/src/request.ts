@@ -2,7 +2,7 @@
 
 import type { Finish } from './_generated/abi.js';
 import { cancelled, RealmError } from './errors.js';
-import type { Ended, Listener, RunningRequest } from './guest.js';
+import type { Ended, Listener, RunningRequest } from './port.js';
 
 export interface Usage {
   promptTokens: number;

@@ -2,12 +2,10 @@
 
 import { loadModel, tenantNumber, type LoadModelOptions } from './api.js';
 import { RealmError } from './errors.js';
-import { Guest } from './guest.js';
-import { guestModule, requireOrchestrator } from './module.js';
-import { camelKeys, checkEngine, checkLimits, checkSettings, encodeText, type EngineOptions } from './options.js';
-import type { GenerateOptions, ResourceLimits } from './options.js';
+import { camelKeys, checkEngine, checkLimits, checkSettings, encodeText, invalid } from './options.js';
+import type { EngineOptions, GenerateOptions, ResourceLimits } from './options.js';
 import { Model } from './model.js';
-import { platform, type EngineHost } from './platform.js';
+import { ports, type EnginePort, type ModelInput, type RealmPort } from './port.js';
 import { generation, runRequest, type Generation } from './request.js';
 
 export interface RuntimeOptions extends EngineOptions {
@@ -22,16 +20,16 @@ export interface GuestResult extends Generation {
 /** A place for own guests and the models they may use. Dispose of it, or declare it with `using`. */
 export class Runtime {
   readonly limits: Required<ResourceLimits>;
-  readonly #engine: EngineHost;
+  readonly #engine: EnginePort;
   readonly #guests: GuestModule[] = [];
   readonly #models: Model[] = [];
   #disposed = false;
 
   constructor(options: RuntimeOptions = {}) {
-    const names = ['backend', 'threads', 'limits', 'cpuFeatures', 'executor'];
+    const names = ['backend', 'threads', 'limits', 'cpuFeatures', 'executor', 'isolation'];
     const own = camelKeys(options as Record<string, unknown>, names, 'option') as RuntimeOptions;
     this.limits = checkLimits(own.limits);
-    this.#engine = platform().engine(checkEngine(own, platform().backends));
+    this.#engine = ports().engine(checkEngine(own, ports().backends));
   }
 
   /** Ends all guests and gives the models back. Doing it again does nothing. */
@@ -45,24 +43,33 @@ export class Runtime {
     this.dispose();
   }
 
-  async loadModel(path: string | URL, options: LoadModelOptions = {}): Promise<Model> {
+  async loadModel(source: ModelInput, options: LoadModelOptions = {}): Promise<Model> {
     this.#checkOpen();
-    const model = await loadModel(this.#engine, path, options);
+    const model = await loadModel(this.#engine, source, options);
+    if (this.#disposed) model.close();
+    this.#checkOpen();
     this.#models.push(model);
     return model;
   }
 
-  /** Makes a guest of a module's bytes. It runs in this thread and cannot be interrupted: load only what is trusted. */
-  loadWasm(bytes: Uint8Array, options: { limits?: ResourceLimits } = {}): GuestModule {
+  /**
+   * Makes a guest of a module's bytes. Without `isolation: 'worker'` it runs where the engine is and cannot be interrupted: then load
+   * only what is trusted.
+   */
+  async loadWasm(bytes: Uint8Array, options: { limits?: ResourceLimits } = {}): Promise<GuestModule> {
     this.#checkOpen();
+    if (!(bytes instanceof Uint8Array)) throw invalid('a module must be given as bytes, a Uint8Array');
     const limits = options.limits ? checkLimits(options.limits) : this.limits;
-    const guest = new GuestModule(this.#engine, bytes, limits);
+    const port = this.#engine.realm({ guest: bytes, tenant: tenantNumber(undefined), limits });
+    const guest = new GuestModule(port, await port.exports);
+    if (this.#disposed) guest.dispose();
+    this.#checkOpen();
     this.#guests.push(guest);
     return guest;
   }
 
   /** Calls an export of the guest loaded last. */
-  callFunction(name: string, ...values: (number | bigint)[]): unknown {
+  async callFunction(name: string, ...values: (number | bigint)[]): Promise<unknown> {
     this.#checkOpen();
     const last = this.#guests.at(-1);
     if (!last) throw new RealmError('invalid-argument', 'no module is loaded; call loadWasm first');
@@ -76,30 +83,24 @@ export class Runtime {
 
 /** An own guest: an instance of a module with its own memory and limits. */
 export class GuestModule {
-  readonly #module: WebAssembly.Module;
-  readonly #guest: Guest;
+  readonly #port: RealmPort;
 
   /** Made by Runtime.loadWasm. */
-  constructor(engine: EngineHost, bytes: Uint8Array, limits: Required<ResourceLimits>) {
-    this.#module = guestModule(bytes, limits.guestMemoryBytes);
-    this.#guest = new Guest(engine, this.#module, tenantNumber(undefined), limits);
+  constructor(port: RealmPort, readonly exports: readonly string[]) {
+    this.#port = port;
   }
 
   dispose(): void {
-    this.#guest.close();
+    this.#port.close();
   }
 
   [Symbol.dispose](): void {
     this.dispose();
   }
 
-  get exports(): string[] {
-    return WebAssembly.Module.exports(this.#module).map((found) => found.name).sort();
-  }
-
   /** Calls an export that takes and returns numbers. */
-  callFunction(name: string, ...values: (number | bigint)[]): unknown {
-    return this.#guest.call(name, values);
+  async callFunction(name: string, ...values: (number | bigint)[]): Promise<unknown> {
+    return this.#port.call(name, values);
   }
 
   /** Runs the guest as an orchestrator: start, polls, outcome. */
@@ -107,13 +108,12 @@ export class GuestModule {
     prompt: string | Uint8Array = '',
     options: GenerateOptions & { extra?: Uint8Array } = {},
   ): Promise<GuestResult> {
-    requireOrchestrator(this.#module);
     const settings = checkSettings(options, ['extra']);
     const { stops, maxTokens, mode, params, biases, addSpecial, parseSpecial, model } = settings;
     const text = encodeText(prompt);
     const extra = options.extra ?? new Uint8Array(0);
     const request = { prompt: text, addSpecial, parseSpecial, stops, maxTokens, mode, params, biases, extra };
-    const ended = await runRequest((listener) => this.#guest.start(request, model?.host(), listener), settings.signal);
+    const ended = await runRequest((listener) => this.#port.start(request, model?.port(), listener), settings.signal);
     return { ...generation(ended, ended.text), extra: ended.extra };
   }
 }

@@ -11,7 +11,7 @@ import { parseArgs, type ParseArgsConfig } from 'node:util';
 
 import { invalid } from '../../js/src/options.js';
 import { Realm, RealmError, type GenerateOptions, type Generation, type Message, type Model } from './index.js';
-import { nodePlatform, openModel } from './host.js';
+import { demoModel, openModel } from './host.js';
 
 const FAILED = 1;
 const USAGE = 2;
@@ -115,7 +115,7 @@ function settings(values: Arguments['values'], maxTokens: number): GenerateOptio
 }
 
 function file(values: Arguments['values']): string {
-  return typeof values['model'] === 'string' ? values['model'] : nodePlatform.demoModel();
+  return typeof values['model'] === 'string' ? values['model'] : demoModel();
 }
 
 async function openRealm(values: Arguments['values']): Promise<{ realm: Realm; model: Model; seconds: number }> {

@@ -21,8 +21,9 @@ import {
 } from '../../js/src/_generated/abi.js';
 import { cancelled, checkSignal, isErrorCode, RealmError } from '../../js/src/errors.js';
 import { KV_TYPES, type CheckedEngineOptions, type ResourceLimits } from '../../js/src/options.js';
-import type { ContextHost, EngineHost, EngineStats, LoadOptions, ModelHost } from '../../js/src/platform.js';
+import type { ContextHost, EngineHost, EngineStats, HostLoadOptions, ModelHost } from '../../js/src/platform.js';
 import type { ModelInfo, Platform } from '../../js/src/platform.js';
+import type { ModelInput } from '../../js/src/port.js';
 import { dispatcher, type Addon, type Dispatcher } from './addon.js';
 
 const NO_TOKEN = 0xffffffff;
@@ -333,6 +334,11 @@ class NodeEngine implements EngineHost {
     return new NodeContext(this.dispatch, this.runtime, tenant, limits, moved);
   }
 
+  find(key: string): ModelHost | undefined {
+    const handle = this.addon.modelFind(this.runtime, key);
+    return handle ? new NodeModel(this, handle, key) : undefined;
+  }
+
   stats(): EngineStats {
     return guarded(() => this.addon.runtimeStats(this.runtime));
   }
@@ -342,9 +348,8 @@ class NodeEngine implements EngineHost {
   }
 
   /** The same unchanged file under the same options is loaded once in the process. */
-  async load(source: string | URL, options: LoadOptions): Promise<ModelHost> {
-    const path = source instanceof URL ? fileURLToPath(source) : source;
-    const file = await identify(path);
+  async load(source: ModelInput, options: HostLoadOptions): Promise<ModelHost> {
+    const file = await identify(pathOf(source));
     checkSignal(options.signal);
     const key = JSON.stringify([file.identity, options.mode, options.contextLength, options.kvType]);
     const found = this.addon.modelFind(this.runtime, key);
@@ -365,8 +370,13 @@ class NodeEngine implements EngineHost {
   }
 }
 
+function pathOf(source: ModelInput): string {
+  const path = source instanceof URL && source.protocol === 'file:' ? fileURLToPath(source) : source;
+  if (typeof path === 'string' && !path.includes('\0')) return path;
+  throw new RealmError('io', 'a model must be the path or the file: address of a GGUF file');
+}
+
 async function identify(path: string): Promise<{ path: string; identity: unknown[] }> {
-  if (typeof path !== 'string' || path.includes('\0')) throw new RealmError('io', 'the path of a model must be a string');
   try {
     const real = await fs.realpath(path);
     const { dev, ino, size, mtimeNs } = await fs.stat(real, { bigint: true }).then((status) => {
@@ -395,12 +405,12 @@ class Loading {
     runtime: number,
     path: string,
     key: string,
-    options: LoadOptions,
+    options: HostLoadOptions,
   ) {
     this.done = this.run(runtime, path, key, options);
   }
 
-  private async run(runtime: number, path: string, key: string, options: LoadOptions): Promise<void> {
+  private async run(runtime: number, path: string, key: string, options: HostLoadOptions): Promise<void> {
     const mode = LOAD_MODES[options.mode];
     let loader = 0;
     try {
@@ -418,7 +428,7 @@ class Loading {
   }
 
   /** Resolves when the model is there; the caller then takes its own handle and leaves. */
-  async wait(options: LoadOptions): Promise<void> {
+  async wait(options: HostLoadOptions): Promise<void> {
     let listener: (done: number) => void = () => undefined;
     const left = new AbortController(); // takes the listener off the caller's signal
     const stopped = new Promise<never>((_, reject) => {
@@ -447,7 +457,7 @@ class Loading {
 }
 
 /** A progress callback whose exception ends its own caller's waiting, and nobody else's. */
-function quiet(progress: LoadOptions['progress'], reject: (problem: unknown) => void): (done: number) => void {
+function quiet(progress: HostLoadOptions['progress'], reject: (problem: unknown) => void): (done: number) => void {
   return (done) => {
     try {
       progress?.(done);
@@ -471,12 +481,14 @@ function asset(name: string): string {
   return fileURLToPath(new URL(`./assets/${name}`, import.meta.url));
 }
 
-export const nodePlatform: Platform = {
-  backends: ['auto', 'cpu'],
+export function demoModel(): string {
+  return asset('realm-demo.gguf');
+}
 
+export const nodePlatform: Platform = {
   /** One for each set of options. */
   engine(options: CheckedEngineOptions): EngineHost {
-    const key = JSON.stringify(options);
+    const key = JSON.stringify([options.threads, options.features, options.executor]);
     let engine = engines.get(key);
     if (!engine) engines.set(key, (engine = new NodeEngine(dispatcher(), options)));
     return engine;
@@ -486,9 +498,7 @@ export const nodePlatform: Platform = {
     return (guest ??= readFileSync(asset('realm.wasm')));
   },
 
-  demoModel(): string {
-    return asset('realm-demo.gguf');
-  },
+  demoModel,
 
   defer: setImmediate,
 };
@@ -496,6 +506,6 @@ export const nodePlatform: Platform = {
 
 /** A file's header or tokenizer, without a realm around it. */
 export function openModel(path: string, mode: 'vocab' | 'header'): Promise<ModelHost> {
-  const engine = nodePlatform.engine({ threads: 1, features: 0, executor: 0 });
+  const engine = nodePlatform.engine({ backend: 'cpu', isolation: 'none', threads: 1, features: 0, executor: 0 });
   return engine.load(path, { mode, contextLength: 0, kvType: 'f16', progress: undefined, signal: undefined });
 }

@@ -170,7 +170,7 @@ test('what a client does wrong has a code and a status', async (t) => {
 
 test('a client that hangs up aborts its generation', async (t) => {
   const { url, logged, customers } = await served(t, { settings: LONG });
-  const steps = () => customers.run('acme', (realm) => realm.stats().steps);
+  const steps = () => customers.run('acme', async (realm) => (await realm.stats()).steps);
   for (const path of ['/chat', '/chat/stream']) {
     const before = await steps();
     const running = request(url + path, { method: 'POST', headers: { 'x-customer-id': 'acme', 'content-type': 'application/json' } });

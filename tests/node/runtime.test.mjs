@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 
 import { Realm, Runtime } from '../../node/dist/index.mjs';
-import { DEMO, ROOT, rejectsWith, throwsWith } from './helpers.mjs';
+import { DEMO, ROOT, rejectsWith } from './helpers.mjs';
 
 const HEADER = [0, 0x61, 0x73, 0x6d, 1, 0, 0, 0];
 const PICK = `${ROOT}build/guest/pick.wasm`;
@@ -26,31 +26,31 @@ function opened(t, options) {
   return runtime;
 }
 
-test('a module without a maximum gets the limit as its maximum', (t) => {
+test('a module without a maximum gets the limit as its maximum', async (t) => {
   const runtime = opened(t, { limits: { guestMemoryBytes: 4 * 65536 } });
-  const guest = runtime.loadWasm(PLAIN);
+  const guest = await runtime.loadWasm(PLAIN);
   assert.deepEqual(guest.exports, ['grow', 'memory', 'trap']);
-  assert.equal(guest.callFunction('grow', 3), 1);
-  assert.equal(runtime.callFunction('grow', 1), -1);
-  assert.equal(opened(t).loadWasm(PLAIN).callFunction('grow', 100), 1);
-  throwsWith(() => runtime.loadWasm(PLAIN, { limits: { guestMemoryBytes: 1000 } }), 'guest-memory');
+  assert.equal(await guest.callFunction('grow', 3), 1);
+  assert.equal(await runtime.callFunction('grow', 1), -1);
+  assert.equal(await (await opened(t).loadWasm(PLAIN)).callFunction('grow', 100), 1);
+  await rejectsWith(runtime.loadWasm(PLAIN, { limits: { guestMemoryBytes: 1000 } }), 'guest-memory');
 });
 
-test('a guest that traps is gone, others are unharmed', (t) => {
+test('a guest that traps is gone, others are unharmed', async (t) => {
   const runtime = opened(t);
-  const [one, other] = [runtime.loadWasm(PLAIN), runtime.loadWasm(PLAIN)];
-  throwsWith(() => one.callFunction('trap'), 'guest-trap');
-  throwsWith(() => one.callFunction('grow', 0), 'guest-trap');
-  assert.equal(other.callFunction('grow', 0), 1);
-  throwsWith(() => other.callFunction('nothing'), 'guest-invalid');
+  const [one, other] = [await runtime.loadWasm(PLAIN), await runtime.loadWasm(PLAIN)];
+  await rejectsWith(one.callFunction('trap'), 'guest-trap');
+  await rejectsWith(one.callFunction('grow', 0), 'guest-trap');
+  assert.equal(await other.callFunction('grow', 0), 1);
+  await rejectsWith(other.callFunction('nothing'), 'guest-invalid');
 });
 
 test('what is no orchestrator, no module or imports something else is refused', async (t) => {
   const runtime = opened(t);
-  await rejectsWith(runtime.loadWasm(PLAIN).run('x'), 'guest-invalid');
+  await rejectsWith((await runtime.loadWasm(PLAIN)).run('x'), 'guest-invalid');
   const foreign = [...HEADER, 1, 4, 1, 0x60, 0, 0, 2, 7, 1, 1, 0x61, 1, 0x62, 0, 0];
   for (const bytes of [[], HEADER.slice(0, 6), [...HEADER, 5], [...HEADER, 5, 0x80], [1, 2, 3, 4, 5, 6, 7, 8, 9], foreign]) {
-    throwsWith(() => runtime.loadWasm(Uint8Array.from(bytes)), 'guest-invalid');
+    await rejectsWith(runtime.loadWasm(Uint8Array.from(bytes)), 'guest-invalid');
   }
 });
 
@@ -59,7 +59,7 @@ test('an own orchestrator scores answers as the logits say', async (t) => {
   const model = await runtime.loadModel(DEMO);
   const answers = [' Rome', ' Paris', ' Tokyo'];
   const prompt = 'The capital of France is';
-  const { extra } = await runtime.loadWasm(readFileSync(PICK)).run(prompt, { model, extra: packed(answers) });
+  const { extra } = await (await runtime.loadWasm(readFileSync(PICK))).run(prompt, { model, extra: packed(answers) });
   const found = new DataView(extra.buffer, extra.byteOffset);
   const scores = answers.map((_, index) => found.getFloat32(4 + 4 * index, true));
   const expected = await Promise.all(answers.map((answer) => logProbability(t, model, prompt, answer)));
@@ -67,13 +67,13 @@ test('an own orchestrator scores answers as the logits say', async (t) => {
   scores.forEach((score, index) => assert(Math.abs(score - expected[index]) < 0.05, `${scores} ${expected}`));
 });
 
-test('a disposed runtime has no guests', (t) => {
+test('a disposed runtime has no guests', async (t) => {
   const runtime = opened(t);
-  const guest = runtime.loadWasm(PLAIN);
+  const guest = await runtime.loadWasm(PLAIN);
   runtime.dispose();
   runtime.dispose();
-  throwsWith(() => guest.callFunction('grow', 0), 'closed');
-  throwsWith(() => runtime.loadWasm(PLAIN), 'closed');
+  await rejectsWith(guest.callFunction('grow', 0), 'closed');
+  await rejectsWith(runtime.loadWasm(PLAIN), 'closed');
 });
 
 /** Each text after its length. */
@@ -89,8 +89,8 @@ function packed(texts) {
 async function logProbability(t, model, prompt, answer) {
   const realm = new Realm(PORTABLE);
   t.after(() => realm.dispose());
-  const before = model.tokenize(prompt, { addSpecial: true });
-  const tokens = model.tokenize(answer);
+  const before = await model.tokenize(prompt, { addSpecial: true });
+  const tokens = await model.tokenize(answer);
   const rows = await realm.logits([...before, ...tokens], { model });
   return tokens.reduce((sum, token, index) => {
     const row = rows[before.length - 1 + index];

@@ -170,6 +170,10 @@ def test_node_imports_only_its_own_and_the_shared() -> None:
     assert not typescript_complaints("node/src", ["node/src", "js/src"], r"node:[\w/]+")
 
 
+def test_web_imports_only_its_own_and_the_shared() -> None:
+    assert not typescript_complaints("web/src", ["web/src", "js/src"], "")
+
+
 def test_node_addon_knows_the_core_by_its_public_headers() -> None:
     """And by platform.h: the addon is linked with the core, and has no other portable threads."""
     own = [ROOT / "core/include", ROOT / "node/src", ROOT / "core/platform", ROOT / "core"]
