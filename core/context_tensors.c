@@ -87,7 +87,9 @@ realm_status realm_tensor_read(realm_context *ctx, uint32_t handle, float *out, 
     *count = 0;
     const tensor *t = find_tensor(ctx, handle, err);
     if (t == NULL) return REALM_E_INVALID_HANDLE;
-    return tensor_read(&ctx->rt->ops, t, out, cap, count, err);
+    realm_status status = tensor_read(&ctx->rt->ops, t, out, cap, count, err);
+    if (status != REALM_OK || !context_lost_a_model(ctx)) return status;
+    return base_fail(err, REALM_E_IO, MODEL_LOST);
 }
 
 realm_status realm_tensor_drop(realm_context *ctx, uint32_t handle, realm_error *err) {

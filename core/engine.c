@@ -377,7 +377,10 @@ static void use_logits_task(void *arg, uint32_t index, uint32_t worker) {
     use_logits(e, &e->parts[index], worker);
 }
 
+static bool is_lost(const engine *e) { return e->lost != NULL && atomic_load(e->lost); }
+
 bool engine_compute(engine *e, uint64_t budget) {
+    if (is_lost(e)) return true;
     if (e->executor != NULL) {
         if (!e->begun && !executor_begin(e->executor, &e->batch)) e->failed = true;
         e->begun = true;
@@ -508,6 +511,9 @@ void engine_complete(engine *e) {
         if (wanted && e->failed) {
             session_abort(s);
             ticket_fail(t, REALM_E_OUT_OF_MEMORY, "out of memory: the step's page table");
+        } else if (wanted && is_lost(e)) {
+            session_abort(s);
+            ticket_fail(t, REALM_E_IO, MODEL_LOST);
         } else if (wanted && !atomic_load(&e->rt->abort_step)) {
             advance(e, part);
         }

@@ -109,6 +109,7 @@ struct engine {
     float *fake_logits;      /* (vocab_size,) all zero */
     uint32_t *end_tokens;    /* (end_count,) */
     uint32_t end_count;
+    const atomic_bool *lost; /* the model's file can no longer be read; NULL: it stays */
     bool begun;              /* the batch is in the executor */
     bool failed;             /* it could not be */
 };
@@ -207,6 +208,11 @@ struct realm_model {
     uint32_t context_length;
 };
 
+/* What work on a model fails with when its file went while it was mapped. */
+#define MODEL_LOST "the model's file was cut short or became unreadable while in use: restore it, and load it again"
+bool model_is_lost(const realm_model *m);
+/* Tensors may be views of any model the context was granted, also of those revoked since. */
+bool context_lost_a_model(const realm_context *ctx);
 void model_retain(realm_model *m);  /* lock held */
 void model_release(realm_model *m); /* lock not held */
 

@@ -55,6 +55,18 @@ static void model_free(realm_model *m) {
     free(m);
 }
 
+bool model_is_lost(const realm_model *m) { return m->mapped && m->mapping.lost != NULL && atomic_load(m->mapping.lost); }
+
+static bool holds_a_lost_model(const handle_table *models) {
+    for (uint32_t slot = 0; slot < models->capacity; slot++) {
+        const realm_model *m = handle_at(models, slot);
+        if (m != NULL && model_is_lost(m)) return true;
+    }
+    return false;
+}
+
+bool context_lost_a_model(const realm_context *ctx) { return holds_a_lost_model(&ctx->models) || holds_a_lost_model(&ctx->retired); }
+
 void model_retain(realm_model *m) { m->references++; }
 
 void model_release(realm_model *m) {
@@ -141,6 +153,7 @@ static realm_status load_engine(realm_model *m, realm_error *err) {
     }
     status = engine_create(m->rt, m->plan, m->tokenizer, m->bytes, &m->engine, err);
     if (status != REALM_OK) return status;
+    m->engine->lost = m->mapped ? m->mapping.lost : NULL;
     platform_lock(m->rt->lock);
     m->engine->next = m->rt->engines;
     m->rt->engines = m->engine;
@@ -195,7 +208,11 @@ static bool is_complete(const realm_loader *l) {
 realm_status realm_loader_step(realm_loader *loader, float *progress, realm_error *err) {
     base_error_clear(err);
     *progress = 1.0f;
-    return is_complete(loader) ? REALM_OK : load_stage(loader, progress, err);
+    if (is_complete(loader)) return REALM_OK;
+    realm_status status = load_stage(loader, progress, err);
+    if (!model_is_lost(loader->model)) return status;
+    base_error_clear(err); /* what was wrong with the zeros */
+    return base_fail(err, REALM_E_IO, MODEL_LOST);
 }
 
 realm_status realm_loader_finish(realm_loader *loader, realm_model **out, realm_error *err) {

@@ -120,7 +120,9 @@ static void finish_job(realm_runtime *rt, ticket *t) {
     }
     t->result = tensor_product_finish(t->job);
     t->job = NULL;
-    if (t->state == REALM_TICKET_PENDING) ticket_finish(t, REALM_TICKET_READY);
+    if (t->state != REALM_TICKET_PENDING) return;
+    if (context_lost_a_model(t->ctx)) ticket_fail(t, REALM_E_IO, MODEL_LOST);
+    else ticket_finish(t, REALM_TICKET_READY);
 }
 
 static bool is_wanted(const ticket *t) { return t->ctx != NULL && t->state == REALM_TICKET_PENDING; }

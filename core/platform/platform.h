@@ -3,6 +3,8 @@
 #ifndef REALM_PLATFORM_H
 #define REALM_PLATFORM_H
 
+#include <stdatomic.h>
+
 #include "../base.h"
 
 typedef struct platform_mutex platform_mutex;
@@ -30,11 +32,13 @@ uint64_t platform_now_ns(void);          /* monotonic */
 uint32_t platform_processor_count(void); /* that this process may use: affinity and cgroup quota */
 uint64_t platform_memory_bytes(void);    /* physical, or the cgroup's limit where that is lower */
 
-/* A read-only shared mapping of a whole file. */
+/* A read-only shared mapping of a whole file. While it lasts the file may be cut short, or its disk fail: what can no longer be
+ * read is then zeros, and *lost is set before anyone sees them. */
 typedef struct platform_mapping {
     const uint8_t *data;
     uint64_t size;
-    void *handle; /* Windows: the mapping object */
+    void *handle;            /* what the implementation needs to unmap it */
+    const atomic_bool *lost; /* NULL where the system keeps mapped files whole */
 } platform_mapping;
 realm_status platform_map_file(const char *path, platform_mapping *out, realm_error *err);
 void platform_unmap(platform_mapping *map);

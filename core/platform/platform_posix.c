@@ -1,6 +1,7 @@
 /* platform_posix.c: platform.h for Linux and macOS: pthreads, mmap, and what a container may use.
  * A container's limits live in cgroup files (v1 and v2). They are read from the process's own group up to the root and the
- * smallest wins, because an ancestor's limit binds too; unreadable files mean "no limit". */
+ * smallest wins, because an ancestor's limit binds too; unreadable files mean "no limit". A mapped file that is cut short must
+ * not end the process: see SIGBUS below. */
 #if defined(__linux__)
 #define _GNU_SOURCE /* sched_getaffinity, pthread_setname_np */
 #elif defined(__APPLE__)
@@ -129,10 +130,13 @@ static void *thread_main(void *arg) {
     return NULL;
 }
 
-/* Signals stay with the host's threads: Ctrl-C must reach the interpreter, never a worker of ours. */
+/* Signals stay with the host's threads: Ctrl-C must reach the interpreter, never a worker of ours. Faults are a thread's own:
+ * were they blocked, the process would end before any handler saw them. */
 static int thread_create_masked(platform_thread *t, const pthread_attr_t *attributes) {
+    static const int faults[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL};
     sigset_t all, before;
     sigfillset(&all);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigdelset(&all, faults[i]);
     if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0) return -1;
     int failed = pthread_create(&t->native, attributes, thread_main, t);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -320,6 +324,121 @@ uint64_t platform_memory_bytes(void) {
     return smaller(physical, cgroup_memory());
 }
 
+/* ---- mapped files that are lost: SIGBUS ----
+ * Reading a page whose file was cut short, or that the disk cannot give, raises SIGBUS in the reading thread. The handler puts
+ * zeros in its place, notes that, and lets the thread go on: the engine then fails the work of that model, not the process.
+ * A handler has no argument of ours, and no lock is safe in it: hence the one table of the core that is not an object's. It
+ * is there while files are mapped; every other SIGBUS goes to the handler that was there before. */
+
+enum { MAX_MAPPED_FILES = 1024 };
+
+typedef struct mapped_file {
+    atomic_uintptr_t start, end; /* whole pages; start 0: free */
+    atomic_int fd;
+    atomic_bool lost;
+} mapped_file;
+
+static mapped_file mapped_files[MAX_MAPPED_FILES];
+static uint32_t mapped_count;
+static bool bus_handled;
+static struct sigaction bus_before;
+static uintptr_t page_bytes;
+static pthread_mutex_t mapped_lock = PTHREAD_MUTEX_INITIALIZER; /* of all the above; the handler reads without it */
+
+static bool put_zeros(mapped_file *file, uintptr_t from, uintptr_t end) {
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    atomic_store(&file->lost, true);
+    return mmap((void *)from, end - from, PROT_READ, flags, -1, 0) != MAP_FAILED;
+}
+
+/* From the page of the fault on: what lies behind the new end of a file is gone too. */
+static bool repair_fault(uintptr_t address) {
+    for (uint32_t i = 0; i < MAX_MAPPED_FILES; i++) {
+        mapped_file *file = &mapped_files[i];
+        uintptr_t start = atomic_load(&file->start), end = atomic_load(&file->end);
+        if (start != 0 && address >= start && address < end) return put_zeros(file, address - address % page_bytes, end);
+    }
+    return false;
+}
+
+/* A handler above ours (Python's faulthandler) may only say that there was a fault, by raising the signal once more. */
+static bool repair_shortened(void) {
+    bool repaired = false;
+    for (uint32_t i = 0; i < MAX_MAPPED_FILES; i++) {
+        mapped_file *file = &mapped_files[i];
+        uintptr_t start = atomic_load(&file->start), end = atomic_load(&file->end);
+        struct stat now;
+        if (start == 0 || fstat(atomic_load(&file->fd), &now) != 0) continue;
+        uintptr_t left = ((uintptr_t)now.st_size + page_bytes - 1) / page_bytes * page_bytes;
+        if (left >= end - start) continue;
+        repaired = atomic_load(&file->lost) /* by another thread */ || put_zeros(file, start + left, end) || repaired;
+    }
+    return repaired;
+}
+
+static void pass_on(int number, siginfo_t *info, void *context) {
+    if (bus_before.sa_flags & SA_SIGINFO) {
+        bus_before.sa_sigaction(number, info, context);
+    } else if (bus_before.sa_handler == SIG_DFL || bus_before.sa_handler == SIG_IGN) {
+        if (info->si_code <= 0 && bus_before.sa_handler == SIG_IGN) return;
+        signal(number, SIG_DFL); /* a fault comes again at once; what was sent is sent again */
+        if (info->si_code <= 0) raise(number);
+    } else {
+        bus_before.sa_handler(number);
+    }
+}
+
+static void on_bus_error(int number, siginfo_t *info, void *context) {
+    int saved = errno;
+    bool is_fault = info->si_code > 0; /* else somebody sent it */
+    bool repaired = is_fault ? repair_fault((uintptr_t)info->si_addr) : repair_shortened();
+    errno = saved;
+    if (!repaired) pass_on(number, info, context);
+}
+
+static bool handle_bus_errors(void) {
+    struct sigaction ours = {.sa_flags = SA_SIGINFO | SA_ONSTACK};
+    sigemptyset(&ours.sa_mask);
+    ours.sa_sigaction = on_bus_error;
+    return bus_handled || (bus_handled = sigaction(SIGBUS, &ours, &bus_before) == 0);
+}
+
+/* Where another handler was put above ours meanwhile, ours stays: that one may call it. */
+static void leave_bus_errors(void) {
+    struct sigaction now;
+    if (sigaction(SIGBUS, NULL, &now) != 0 || !(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != on_bus_error) return;
+    bus_handled = sigaction(SIGBUS, &bus_before, NULL) != 0;
+}
+
+/* Takes the descriptor over; NULL when the table is full. */
+static mapped_file *watch_file(void *data, size_t size, int fd) {
+    mapped_file *file = NULL;
+    pthread_mutex_lock(&mapped_lock);
+    long bytes = sysconf(_SC_PAGESIZE);
+    page_bytes = bytes > 0 ? (uintptr_t)bytes : 4096;
+    for (uint32_t i = 0; file == NULL && i < MAX_MAPPED_FILES; i++) {
+        if (atomic_load(&mapped_files[i].start) == 0) file = &mapped_files[i];
+    }
+    if (file != NULL && !handle_bus_errors()) file = NULL;
+    if (file != NULL) {
+        atomic_store(&file->lost, false);
+        atomic_store(&file->fd, fd);
+        atomic_store(&file->end, ((uintptr_t)data + size + page_bytes - 1) / page_bytes * page_bytes);
+        atomic_store(&file->start, (uintptr_t)data);
+        mapped_count++;
+    }
+    pthread_mutex_unlock(&mapped_lock);
+    return file;
+}
+
+static void forget_file(mapped_file *file) {
+    pthread_mutex_lock(&mapped_lock);
+    atomic_store(&file->start, 0);
+    close(atomic_load(&file->fd));
+    if (--mapped_count == 0) leave_bus_errors();
+    pthread_mutex_unlock(&mapped_lock);
+}
+
 /* ---- file mapping ---- */
 
 static realm_status fail_io(realm_error *err, const char *path, int code) {
@@ -346,7 +465,12 @@ static realm_status map_descriptor(int fd, const char *path, platform_mapping *o
     if ((uint64_t)info.st_size > SIZE_MAX) return fail_io(err, path, ENOMEM);
     void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
     if (data == MAP_FAILED) return fail_io(err, path, errno);
-    *out = (platform_mapping){.data = data, .size = (uint64_t)info.st_size};
+    mapped_file *file = watch_file(data, (size_t)info.st_size, fd);
+    if (file == NULL) {
+        munmap(data, (size_t)info.st_size);
+        return base_fail(err, REALM_E_LIMIT_EXCEEDED, "cannot map '%s': %d files are mapped already", path, MAX_MAPPED_FILES);
+    }
+    *out = (platform_mapping){.data = data, .size = (uint64_t)info.st_size, .handle = file, .lost = &file->lost};
     return REALM_OK;
 }
 
@@ -355,20 +479,23 @@ realm_status platform_map_file(const char *path, platform_mapping *out, realm_er
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* non-blocking: a FIFO must not hang the open */
     if (fd < 0) return fail_io(err, path, errno);
     realm_status status = map_descriptor(fd, path, out, err);
-    close(fd); /* the mapping keeps the file */
+    if (out->handle == NULL) close(fd);
     return status;
 }
 
 void platform_unmap(platform_mapping *map) {
-    if (map->size > 0) munmap((void *)(uintptr_t)map->data, (size_t)map->size);
+    if (map->handle != NULL) {
+        forget_file(map->handle); /* first: the addresses may soon be somebody else's */
+        munmap((void *)(uintptr_t)map->data, (size_t)map->size);
+    }
     *map = (platform_mapping){0};
 }
 
 void platform_prefetch(const platform_mapping *map, uint64_t offset, uint64_t size) {
     if (offset >= map->size) return;
     if (size > map->size - offset) size = map->size - offset;
-    long page_bytes = sysconf(_SC_PAGESIZE);
-    uint64_t slack = page_bytes > 0 ? offset % (uint64_t)page_bytes : 0; /* advice starts at a page */
+    long bytes = sysconf(_SC_PAGESIZE);
+    uint64_t slack = bytes > 0 ? offset % (uint64_t)bytes : 0; /* advice starts at a page */
     uintptr_t start = (uintptr_t)map->data + (uintptr_t)(offset - slack);
     posix_madvise((void *)start, (size_t)(size + slack), POSIX_MADV_WILLNEED);
 }

@@ -1,6 +1,7 @@
 // sources: core/base.c core/platform/platform_posix.c
 /* test_platform.c: the platform layer under the sanitizers: threads, waits, file mapping and its errors, memory. */
 #define _GNU_SOURCE
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -87,6 +88,71 @@ static void check_file(const char *path, size_t size) {
     platform_unmap(&map); /* twice is harmless */
 }
 
+/* ---- a file that is cut short while it is mapped ---- */
+
+enum { PAGES = 8, READERS = 4 };
+static sig_atomic_t passed_on;
+
+static void note_signal(int number) {
+    (void)number;
+    passed_on++;
+}
+
+static void write_ones(const char *path) {
+    FILE *stream = fopen(path, "wb");
+    expect(stream != NULL, "cannot write the test file");
+    for (int i = 0; i < PAGES * 4096; i++) fputc(1, stream);
+    fclose(stream);
+}
+
+static void read_all(void *arg) {
+    const platform_mapping *map = arg;
+    for (size_t i = 0; i < map->size; i++) expect(map->data[i] == (i < 2 * 4096), "what is gone must read as zeros");
+}
+
+static void check_lost(const char *path) {
+    platform_mapping map, whole;
+    realm_error err = {0};
+    platform_thread *readers[READERS];
+    write_ones(path);
+    signal(SIGBUS, note_signal);
+    expect(platform_map_file(path, &map, &err) == REALM_OK && !atomic_load(map.lost), "a whole file counts as lost");
+    raise(SIGBUS);
+    expect(passed_on == 1, "a signal that is not a fault must reach the handler that was there before");
+    expect(truncate(path, 2 * 4096) == 0, "cannot truncate");
+    for (int i = 0; i < READERS; i++) readers[i] = platform_thread_start("reader", read_all, &map);
+    read_all(&map);
+    for (int i = 0; i < READERS; i++) platform_thread_join(readers[i]);
+    expect(atomic_load(map.lost), "nobody noticed");
+    write_ones(path);
+    expect(platform_map_file(path, &whole, &err) == REALM_OK && !atomic_load(whole.lost), "a restored file counts as lost");
+    platform_unmap(&map);
+    platform_unmap(&whole);
+    expect(signal(SIGBUS, SIG_DFL) == note_signal && passed_on == 1, "the handler before is not back");
+}
+
+/* A handler put above later that, as Python's faulthandler, steps back and raises the signal again. */
+static struct sigaction below;
+
+static void step_back(int number) {
+    passed_on++;
+    sigaction(number, &below, NULL);
+    raise(number);
+}
+
+static void check_lost_below_another(const char *path) {
+    struct sigaction above = {.sa_handler = step_back, .sa_flags = SA_NODEFER};
+    platform_mapping map;
+    realm_error err = {0};
+    write_ones(path);
+    passed_on = 0;
+    expect(platform_map_file(path, &map, &err) == REALM_OK, "cannot map a file");
+    expect(sigaction(SIGBUS, &above, &below) == 0 && truncate(path, 2 * 4096) == 0, "cannot truncate");
+    read_all(&map);
+    expect(passed_on == 1 && atomic_load(map.lost), "the handler above was not asked once");
+    platform_unmap(&map);
+}
+
 static void check_refused(const char *path, realm_status expected) {
     platform_mapping map;
     realm_error err = {0};
@@ -101,6 +167,8 @@ static void check_files(void) {
     check_file(path, 0);
     check_file(path, 1);
     check_file(path, 100000);
+    check_lost(path);
+    check_lost_below_another(path);
     check_refused(folder, REALM_E_IO);
     check_refused("/dev/null", REALM_E_IO);
     unlink(path);
