@@ -31,6 +31,11 @@ ISA_FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
             "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni",
             "-mavx2", "-mfma", "-mf16c",
         ),
+        "_amx": (
+            "-mamx-tile", "-mamx-bf16", "-mavx512bf16",
+            "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni",
+            "-mavx2", "-mfma", "-mf16c",
+        ),
     },
     "arm64": {"_neon": ()},
 }  # fmt: skip

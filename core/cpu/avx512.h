@@ -1,4 +1,4 @@
-/* avx512.h: small vector helpers the AVX-512 files share. Include only from *_avx512.c. */
+/* avx512.h: small vector helpers the AVX-512 files share. Include only from *_avx512.c and *_amx.c. */
 #ifndef REALM_CPU_AVX512_H
 #define REALM_CPU_AVX512_H
 
@@ -12,6 +12,18 @@ void cpu_fill_matmul_avx512(cpu_ops *ops);
 void cpu_fill_matmul_float_avx512(cpu_ops *ops);
 void cpu_attention_avx512(const cpu_attention *job, uint32_t row0, uint32_t row1, uint32_t head0, uint32_t head1,
                           float *scratch);
+
+/* What the AMX file hands small batches to: activations to int8 (int8_rows.h), and the products with them. */
+void cpu_prepare_int8_avx512(const float *x, size_t x_stride, uint32_t n_rows, uint32_t k, uint32_t row0, uint32_t row1,
+                             void *prepared);
+#define CPU_DECLARE_MATMUL(suffix) \
+    void cpu_matmul_##suffix##_avx512(const void *w, size_t row_bytes, const void *prepared, uint32_t n_rows, uint32_t k, \
+                                      uint32_t out0, uint32_t out1, float *out, size_t out_stride)
+CPU_DECLARE_MATMUL(q8_0);
+CPU_DECLARE_MATMUL(q4_0);
+CPU_DECLARE_MATMUL(q4_k);
+CPU_DECLARE_MATMUL(q5_k);
+CPU_DECLARE_MATMUL(q6_k);
 
 /* Lanes [0, n) set, n clamped to 16. Masked loads and stores do not touch memory outside. */
 AVX512_INLINE __mmask16 avx512_mask(size_t n) {

@@ -1,6 +1,7 @@
 /* dispatch.c: what this processor and its operating system allow, and the op table made from it.
  * Fillers run from the weakest to the strongest instruction set; each overrides what it does faster. */
 #include "cpu_internal.h"
+#include "platform/platform.h"
 
 #ifdef CPU_X86_64
 
@@ -9,6 +10,7 @@
 /* State the operating system saves on a switch (XCR0): registers it does not save must not be used. */
 #define XCR0_AVX 0x06u    /* xmm, ymm */
 #define XCR0_AVX512 0xe6u /* and the masks, zmm0-15's upper halves, zmm16-31 */
+#define XCR0_TILES 0x60000u /* tile configuration and data */
 
 static uint64_t saved_state(void) {
     uint32_t low, high;
@@ -18,6 +20,16 @@ static uint64_t saved_state(void) {
 
 static bool has_bits(uint32_t value, uint32_t bits) {
     return (value & bits) == bits;
+}
+
+/* AMX with bf16, and AVX-512's conversion to bf16. Linux wants to be asked before a process may use tiles. */
+static bool has_amx(uint64_t state) {
+    uint32_t a, b, c, d;
+    const uint32_t amx_bf16 = 1u << 22, amx_tile = 1u << 24, avx512_bf16 = 1u << 5;
+    if (!has_bits((uint32_t)state, XCR0_TILES)) return false;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has_bits(d, amx_bf16 | amx_tile)) return false;
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !has_bits(a, avx512_bf16)) return false;
+    return platform_permit_tiles();
 }
 
 uint32_t cpu_detect(void) {
@@ -31,6 +43,7 @@ uint32_t cpu_detect(void) {
     if (has_bits((uint32_t)state, XCR0_AVX) && has_bits(b, avx2)) features |= REALM_CPU_AVX2;
     if (features & REALM_CPU_AVX2 && has_bits((uint32_t)state, XCR0_AVX512) && has_bits(b, avx512_b) && has_bits(c, vnni_c))
         features |= REALM_CPU_AVX512;
+    if (features & REALM_CPU_AVX512 && has_amx(state)) features |= REALM_CPU_AMX;
     return features;
 }
 
@@ -50,6 +63,7 @@ void cpu_ops_init(cpu_ops *ops, uint32_t features) {
 #ifdef CPU_X86_64
     if (usable & REALM_CPU_AVX2) cpu_fill_avx2(ops);
     if (usable & REALM_CPU_AVX512) cpu_fill_avx512(ops);
+    if (usable & REALM_CPU_AMX && usable & REALM_CPU_AVX512) cpu_fill_amx(ops);
 #else
     (void)usable;
 #endif

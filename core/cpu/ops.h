@@ -44,7 +44,7 @@ typedef struct cpu_attention {
 } cpu_attention;
 
 typedef struct cpu_ops {
-    const char *name; /* "portable", "avx2", "avx512" */
+    const char *name; /* "portable", "avx2", "avx512", "amx" */
     cpu_matmul matmul[BLOCK_TYPE_LIMIT]; /* by ggml type; run == NULL where not computable */
     /* One row of a weight, k elements -> f32. By ggml type. */
     void (*dequantize[BLOCK_TYPE_LIMIT])(const void *row, uint32_t k, float *out);
@@ -84,6 +84,7 @@ uint32_t cpu_detect(void);
 void cpu_fill_portable(cpu_ops *ops);
 void cpu_fill_avx2(cpu_ops *ops);
 void cpu_fill_avx512(cpu_ops *ops);
+void cpu_fill_amx(cpu_ops *ops);
 
 float cpu_f16_to_f32(uint16_t h);
 uint16_t cpu_f32_to_f16(float f); /* round to nearest even */

@@ -26,6 +26,8 @@ void platform_cond_broadcast(platform_cond *c);
 /* Starts a thread with a name shown by debuggers; NULL on failure. */
 platform_thread *platform_thread_start(const char *name, void (*run)(void *), void *arg);
 void platform_thread_join(platform_thread *t);
+/* Asks the system to let this process use AMX tiles; once granted it stays so. */
+bool platform_permit_tiles(void);
 void platform_pause(void);  /* hint inside a spin loop */
 
 uint64_t platform_now_ns(void);          /* monotonic */

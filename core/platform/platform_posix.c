@@ -23,6 +23,7 @@
 #include <unistd.h>
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/syscall.h>
 #endif
 
 /* ---- mutexes and conditions ---- */
@@ -165,6 +166,15 @@ void platform_thread_join(platform_thread *t) {
     if (t == NULL) return;
     pthread_join(t->native, NULL);
     free(t);
+}
+
+bool platform_permit_tiles(void) {
+#if defined(__linux__) && defined(__x86_64__)
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_TILE_DATA = 18 }; /* Documentation/arch/x86/xstate.rst; Linux 5.16 */
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_TILE_DATA) == 0;
+#else
+    return false;
+#endif
 }
 
 void platform_pause(void) {

@@ -110,6 +110,8 @@ void platform_thread_join(platform_thread *t) {
     free(t);
 }
 
+bool platform_permit_tiles(void) { return false; }
+
 void platform_pause(void) { YieldProcessor(); }
 
 uint64_t platform_now_ns(void) {

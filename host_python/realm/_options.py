@@ -11,7 +11,7 @@ from ._errors import error
 
 MODES = {"granular": 0, "whole": 1, "layers": 2}  # enum mode
 KV_TYPES = {"f16": 0, "f32": 1}
-CPU_FEATURES = {"portable": 1, "avx2": 2, "avx512": 4}
+CPU_FEATURES = {"portable": 1, "avx2": 2, "avx512": 4, "amx": 8}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ CPU_FEATURES = {  # REALM_CPU_... of realm.h; each set needs those before it
     "portable": ["portable"],
     "avx2": ["portable", "avx2"],
     "avx512": ["portable", "avx2", "avx512"],
+    "amx": ["portable", "avx2", "avx512", "amx"],
 }
 KERNELS = [name for index, name in enumerate(CPU_FEATURES) if library().realm_cpu_features() & (1 << index)]
 KV_F32 = 1  # REALM_KV_F32

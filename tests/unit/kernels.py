@@ -74,7 +74,7 @@ class Ops(ctypes.Structure):
 @functools.cache
 def library() -> ctypes.CDLL:
     """The release compiler's kernels, flags and all, with every symbol visible."""
-    files = sources("core/base.c", "core/blocks.c", "core/cpu/*.c")
+    files = sources("core/base.c", "core/blocks.c", "core/cpu/*.c", "core/platform/platform_posix.c")
     return ctypes.CDLL(str(ctest.visible_library("kernels", files)))
 
 

@@ -383,7 +383,7 @@ def test_stats_tell_of_the_engine(chain: Realm) -> None:
     after = chain.stats()
     assert after["rows"] > before["rows"]
     assert after["threads"] >= 1
-    assert after["kernels"] in ("portable", "avx2", "avx512")
+    assert after["kernels"] in ("portable", "avx2", "avx512", "amx")
 
 
 # ---- the package ----

@@ -104,7 +104,7 @@ def test_intrinsics_stay_in_files_of_one_instruction_set() -> None:
     wrong = []
     for file in c_files("core/cpu/*.c"):
         used = {name.removesuffix(".h") for _, name in includes(file.read_text())}
-        if used & (INTRINSICS - {"cpuid"}) and not re.search(r"_(avx2|avx512|neon|wasm)$", file.stem):
+        if used & (INTRINSICS - {"cpuid"}) and not re.search(r"_(avx2|avx512|amx|neon|wasm)$", file.stem):
             wrong.append(file.name)
     assert not wrong
 
