@@ -5,7 +5,7 @@
 #include "engine.h"
 
 enum {
-    DEFAULT_BATCH_ROWS = 256,
+    DEFAULT_BATCH_ROWS = 512,
     MAX_BATCH_ROWS = 4096,
     MAX_THREADS = 256,
 };

@@ -10,11 +10,14 @@
 #define MIN_ROWS 12      /* a tile costs the same from 1 to 16 rows; from here on it beats the int8 kernels */
 #define STEP 32          /* weights of a tile row */
 #define TILE_BYTES 1024
-#define PANEL_K 2048     /* two tile rows of it and the rows' tiles stay in the second-level cache */
+#define PANEL_OUTPUTS 256
+#define PANEL_K 2048     /* a panel of 1 MiB and 32 rows of activations fit the second-level cache */
 #define PANEL_STEPS (PANEL_K / STEP)
 
-typedef struct panel { /* 32 outputs x PANEL_K weights as A tiles, and a place for four C tiles */
-    _Alignas(64) uint16_t w[2][PANEL_STEPS][16][STEP];
+typedef uint16_t tile[16][STEP];
+
+typedef struct panel { /* weights as A tiles, and a place for four C tiles */
+    _Alignas(64) tile w[PANEL_OUTPUTS / 16][PANEL_STEPS];
     _Alignas(64) float c[2][2][16][16]; /* [outputs][rows] */
 } panel;
 
@@ -66,33 +69,36 @@ static void prepare(const float *x, size_t x_stride, uint32_t n_rows, uint32_t k
 
 /* 64 weights to two steps of one output; `half`: only the first. */
 AVX512_INLINE void unpack_piece(const quant *t, const uint8_t *group, uint32_t piece, bool half, const float *scale,
-                                const float *shift, uint16_t (*to)[16][STEP]) {
+                                const float *shift, uint32_t row, tile *to) {
     const __m512i v = t->load64(group, piece, half);
     const uint32_t s = piece * 64 / t->sub, last = s + STEP / t->sub; /* sub-block of each step */
     const uint32_t next = t->sub == 16 ? 1 : 0;                        /* small ones change in mid-step */
-    _mm512_store_si512(to[0][0], to_bf16(QUARTER(v, 0, scale[s], shift[s]), QUARTER(v, 1, scale[s + next], shift[s + next])));
+    _mm512_store_si512(to[0][row], to_bf16(QUARTER(v, 0, scale[s], shift[s]), QUARTER(v, 1, scale[s + next], shift[s + next])));
     if (half) return;
-    _mm512_store_si512(to[1][0], to_bf16(QUARTER(v, 2, scale[last], shift[last]), QUARTER(v, 3, scale[last + next], shift[last + next])));
+    _mm512_store_si512(to[1][row], to_bf16(QUARTER(v, 2, scale[last], shift[last]), QUARTER(v, 3, scale[last + next], shift[last + next])));
 }
 
-/* `subs` sub-blocks of one output from w on. */
-AVX512_INLINE void unpack_output(const quant *t, const uint8_t *w, uint32_t subs, uint16_t (*to)[16][STEP]) {
-    for (uint32_t s = 0; s < subs; s += GROUP, w += t->group_bytes) {
-        const uint32_t count = subs - s < GROUP ? subs - s : GROUP, weights = count * t->sub;
-        _Alignas(64) float scales[16], shifts[16];
-        __m512 scale, min;
-        t->scales(w, count, &scale, &min);
-        _mm512_store_ps(scales, scale);
-        _mm512_store_ps(shifts, t->has_min ? min : _mm512_mul_ps(scale, _mm512_set1_ps((float)t->offset)));
-        for (uint32_t p = 0; 64 * p < weights; p++, to += 2) unpack_piece(t, w, p, 64 * p + 64 > weights, scales, shifts, to);
-    }
+/* `count` sub-blocks of one output to its row of the tiles. */
+AVX512_INLINE void unpack_group(const quant *t, const uint8_t *group, uint32_t count, uint32_t row, tile *to) {
+    _Alignas(64) float scales[16], shifts[16];
+    const uint32_t weights = count * t->sub;
+    __m512 scale, min;
+    t->scales(group, count, &scale, &min);
+    _mm512_store_ps(scales, scale);
+    _mm512_store_ps(shifts, t->has_min ? min : _mm512_mul_ps(scale, _mm512_set1_ps((float)t->offset)));
+    for (uint32_t p = 0; 64 * p < weights; p++, to += 2) unpack_piece(t, group, p, 64 * p + 64 > weights, scales, shifts, row, to);
 }
 
-/* Outputs past the last repeat it: they are computed and not stored. */
-AVX512_INLINE void unpack_panel(const quant *t, const uint8_t *w, size_t row_bytes, uint32_t n_out, uint32_t subs, panel *p) {
-    for (uint32_t o = 0; o < 32; o++) {
-        const uint8_t *from = w + (o < n_out ? o : n_out - 1) * row_bytes;
-        unpack_output(t, from, subs, (uint16_t (*)[16][STEP])&p->w[o / 16][0][o % 16]);
+/* 16 outputs, group by group, so that the tiles being filled stay in the first-level cache. Outputs past the last repeat
+ * it: they are computed and not stored. */
+AVX512_INLINE void unpack_outputs(const quant *t, const uint8_t *w, size_t row_bytes, uint32_t n_out, uint32_t subs, tile *to) {
+    for (uint32_t s = 0; s < subs; s += GROUP, w += t->group_bytes, to += GROUP * t->sub / STEP) {
+        const uint32_t count = subs - s < GROUP ? subs - s : GROUP;
+        for (uint32_t o = 0; o < 16; o++) {
+            const uint8_t *group = w + (o < n_out ? o : n_out - 1) * row_bytes;
+            for (uint32_t i = 0; i < t->group_bytes; i += 64) _mm_prefetch((const char *)group + 16 * row_bytes + i, _MM_HINT_T0);
+            unpack_group(t, group, count, o, to);
+        }
     }
 }
 
@@ -109,19 +115,19 @@ static void configure_tiles(void) {
     _tile_loadconfig(config);
 }
 
-/* c = 32 outputs x 32 rows over `steps` steps; b0 and b1 are tiles of 16 rows each. */
-AVX512_INLINE void multiply_2x2(panel *p, uint32_t steps, const uint8_t *b0, const uint8_t *b1) {
+/* c = 32 outputs x 32 rows over `steps` steps; a0, a1 hold 16 outputs each, b0, b1 16 rows each. */
+AVX512_INLINE void multiply_2x2(const tile *a0, const tile *a1, const tile *b0, const tile *b1, uint32_t steps, panel *p) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
     for (uint32_t s = 0; s < steps; s++) {
-        _tile_loadd(4, p->w[0][s], 64);
-        _tile_loadd(6, b0 + s * TILE_BYTES, 64);
+        _tile_loadd(4, a0[s], 64);
+        _tile_loadd(6, b0[s], 64);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, b1 + s * TILE_BYTES, 64);
+        _tile_loadd(7, b1[s], 64);
         _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, p->w[1][s], 64);
+        _tile_loadd(5, a1[s], 64);
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
@@ -131,15 +137,15 @@ AVX512_INLINE void multiply_2x2(panel *p, uint32_t steps, const uint8_t *b0, con
     _tile_stored(3, p->c[1][1], 64);
 }
 
-/* c = 32 outputs x 16 rows; two sums for each tile, so that products do not wait for one another. */
-AVX512_INLINE void multiply_2x1(panel *p, uint32_t steps, const uint8_t *b) {
+/* c = 32 outputs x 16 rows */
+AVX512_INLINE void multiply_2x1(const tile *a0, const tile *a1, const tile *b, uint32_t steps, panel *p) {
     _tile_zero(0);
     _tile_zero(2);
     for (uint32_t s = 0; s < steps; s++) {
-        _tile_loadd(4, p->w[0][s], 64);
-        _tile_loadd(6, b + s * TILE_BYTES, 64);
+        _tile_loadd(4, a0[s], 64);
+        _tile_loadd(6, b[s], 64);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(5, p->w[1][s], 64);
+        _tile_loadd(5, a1[s], 64);
         _tile_dpbf16ps(2, 5, 6);
     }
     _tile_stored(0, p->c[0][0], 64);
@@ -159,24 +165,32 @@ static void store_tile(const float (*c)[16], uint32_t rows, __mmask16 outputs, b
     }
 }
 
-/* Up to 32 outputs of all rows. */
-AVX512_INLINE void panel_outputs(const quant *t, const uint8_t *w, size_t row_bytes, const uint8_t *tiles, uint32_t n_rows, uint32_t k,
+/* out (up to 32 rows, up to 32 outputs) = or += the panel's outputs from o on . rows from r on */
+static void multiply_block(panel *p, uint32_t o, uint32_t n_out, const tile *b, size_t tile_stride, uint32_t rows, uint32_t steps,
+                           bool add, float *out, size_t out_stride) {
+    if (rows > 16) multiply_2x2(p->w[o / 16], p->w[o / 16 + 1], b, b + tile_stride, steps, p);
+    else multiply_2x1(p->w[o / 16], p->w[o / 16 + 1], b, steps, p);
+    for (uint32_t i = 0; i < 2 && 16 * i < rows; i++) {
+        for (uint32_t j = 0; j < 2 && o + 16 * j < n_out; j++) {
+            store_tile((const float (*)[16])p->c[j][i], rows - 16 * i, avx512_mask(n_out - o - 16 * j), add,
+                       out + 16 * i * out_stride + o + 16 * j, out_stride);
+        }
+    }
+}
+
+/* Up to PANEL_OUTPUTS outputs of all rows. */
+AVX512_INLINE void panel_outputs(const quant *t, const uint8_t *w, size_t row_bytes, const tile *tiles, uint32_t n_rows, uint32_t k,
                                  uint32_t n_out, panel *p, float *out, size_t out_stride) {
-    const __mmask16 outputs[2] = {avx512_mask(n_out), avx512_mask(n_out < 16 ? 0 : n_out - 16)};
-    const size_t tile_stride = tiles_size(16, k);
+    const size_t tile_stride = k / STEP;
     for (uint32_t k0 = 0; k0 < k; k0 += PANEL_K) {
         const uint32_t count = k - k0 < PANEL_K ? k - k0 : PANEL_K;
-        unpack_panel(t, w + k0 / (GROUP * t->sub) * t->group_bytes, row_bytes, n_out, count / t->sub, p);
-        const uint8_t *b = tiles + k0 / STEP * TILE_BYTES;
-        for (uint32_t r = 0; r < n_rows; r += 32, b += 2 * tile_stride) {
-            const bool two = n_rows - r > 16;
-            if (two) multiply_2x2(p, count / STEP, b, b + tile_stride);
-            else multiply_2x1(p, count / STEP, b);
-            for (uint32_t i = 0; i < 4; i++) {
-                const uint32_t row = r + 16 * (i & 1);
-                if (row >= n_rows) continue;
-                store_tile((const float (*)[16])p->c[i >> 1][i & 1], n_rows - row, outputs[i >> 1], k0 > 0,
-                           out + row * out_stride + 16 * (i >> 1), out_stride);
+        const uint8_t *from = w + k0 / (GROUP * t->sub) * t->group_bytes;
+        for (uint32_t o = 0; o < n_out; o += 16) unpack_outputs(t, from + o * row_bytes, row_bytes, n_out - o, count / t->sub, p->w[o / 16]);
+        for (uint32_t r = 0; r < n_rows; r += 32) {
+            const tile *b = tiles + r / 16 * tile_stride + k0 / STEP;
+            for (uint32_t o = 0; o < n_out; o += 32) {
+                multiply_block(p, o, n_out, b, tile_stride, n_rows - r < 32 ? n_rows - r : 32, count / STEP, k0 > 0,
+                               out + r * out_stride, out_stride);
             }
         }
     }
@@ -186,8 +200,9 @@ AVX512_INLINE void matmul(const quant *t, const uint8_t *w, size_t row_bytes, co
                           uint32_t out0, uint32_t out1, float *out, size_t out_stride) {
     panel p;
     configure_tiles();
-    for (uint32_t o = out0; o < out1; o += 32) {
-        panel_outputs(t, w + o * row_bytes, row_bytes, prepared, n_rows, k, out1 - o < 32 ? out1 - o : 32, &p, out + o, out_stride);
+    for (uint32_t o = out0; o < out1; o += PANEL_OUTPUTS) {
+        panel_outputs(t, w + o * row_bytes, row_bytes, prepared, n_rows, k, out1 - o < PANEL_OUTPUTS ? out1 - o : PANEL_OUTPUTS, &p,
+                      out + o, out_stride);
     }
     _tile_release(); /* the system need not save tiles when it switches threads */
 }

@@ -69,7 +69,7 @@ typedef struct realm_runtime_options {
     uint32_t features;    /* mask of REALM_CPU_...; 0: the best there is */
     uint32_t executor;    /* REALM_EXECUTOR_... */
     uint32_t no_driver;   /* 1: no driver thread; the host calls realm_runtime_step itself */
-    uint32_t batch_rows;  /* most token rows computed in one step; 0: 256 */
+    uint32_t batch_rows;  /* most token rows computed in one step; 0: 512 */
     uint32_t reserved;
     uint64_t kv_bytes;    /* hard budget for the KV pages of all models; 0: half of physical memory */
 } realm_runtime_options;
