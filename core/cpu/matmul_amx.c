@@ -11,6 +11,7 @@
 #define STEP 32          /* weights of a tile row */
 #define TILE_BYTES 1024
 #define PANEL_OUTPUTS 256
+#define AHEAD 2          /* steps that tiles are asked for ahead of use; 1 and 3 are no better */
 #define PANEL_K 2048     /* a panel of 1 MiB and 32 rows of activations fit the second-level cache */
 #define PANEL_STEPS (PANEL_K / STEP)
 
@@ -115,6 +116,11 @@ static void configure_tiles(void) {
     _tile_loadconfig(config);
 }
 
+/* Tile loads wait for the second-level cache unless the lines were asked for before. */
+AVX512_INLINE void prefetch_tile(const tile *t) {
+    CPU_UNROLL for (int line = 0; line < 16; line++) _mm_prefetch((const char *)t + 64 * line, _MM_HINT_T0);
+}
+
 /* c = 32 outputs x 32 rows over `steps` steps; a0, a1 hold 16 outputs each, b0, b1 16 rows each. */
 AVX512_INLINE void multiply_2x2(const tile *a0, const tile *a1, const tile *b0, const tile *b1, uint32_t steps, panel *p) {
     _tile_zero(0);
@@ -122,6 +128,10 @@ AVX512_INLINE void multiply_2x2(const tile *a0, const tile *a1, const tile *b0, 
     _tile_zero(2);
     _tile_zero(3);
     for (uint32_t s = 0; s < steps; s++) {
+        prefetch_tile(a0 + s + AHEAD);
+        prefetch_tile(a1 + s + AHEAD);
+        prefetch_tile(b0 + s + AHEAD);
+        prefetch_tile(b1 + s + AHEAD);
         _tile_loadd(4, a0[s], 64);
         _tile_loadd(6, b0[s], 64);
         _tile_dpbf16ps(0, 4, 6);
