@@ -75,7 +75,7 @@ def int8_exact_rows(rng: np.random.Generator, n_rows: int, k: int) -> F32:
 
 
 def bf16_share(isa: str, kind: Type, n_rows: int) -> float:
-    """Largest share of a term's magnitude that one factor's rounding to bf16 takes; 0 where nothing is rounded so."""
+    """Largest share of a term that rounding one factor to bf16 takes; 0 where nothing is so rounded."""
     return BF16_STEP if isa == "amx" and kind in QUANTIZED and n_rows >= AMX_ROWS else 0.0
 
 
