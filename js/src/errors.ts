@@ -31,6 +31,7 @@ export function isErrorCode(code: unknown): code is ErrorCode {
 const FAILURE_TEXTS: Partial<Record<ErrorCode, string>> = {
   'context-full': "the prompt and the answer do not fit into the model's context",
   'limit-exceeded': 'a limit of the realm was reached',
+  io: "the model's file was cut short or became unreadable while in use: restore it, and load it again",
   stalled: 'the guest waits for nothing',
 };
 

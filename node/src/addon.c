@@ -107,12 +107,22 @@ static napi_value runtime_stats(napi_env env, napi_callback_info info) {
     return made;
 }
 
+/* (runtime, bytes, repeats) -> bytes per second; computes in this thread */
+static napi_value read_bandwidth(napi_env env, napi_callback_info info) {
+    call c;
+    if (!call_begin(&c, env, info)) return NULL;
+    const addon_runtime *runtime = addon_find(&c, 0, OBJECT_RUNTIME);
+    if (!runtime) return addon_throw(env, REALM_E_CLOSED, "this runtime was closed");
+    return addon_number(env, realm_bench_read_bandwidth(runtime->rt, (uint64_t)call_number(&c, 1), call_u32(&c, 2)));
+}
+
 static const addon_function RUNTIME_FUNCTIONS[] = {
     {"listen", listen},
     {"keepAlive", keep_alive},
     {"runtimeOpen", runtime_open},
     {"runtimeClose", runtime_close},
     {"runtimeStats", runtime_stats},
+    {"readBandwidth", read_bandwidth},
     {NULL, NULL},
 };
 

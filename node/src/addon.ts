@@ -9,6 +9,7 @@ export interface Addon {
   keepAlive(wanted: boolean): void;
   runtimeOpen(threads: number, features: number, executor: number, batchRows: number, kvBytes: number): number;
   runtimeStats(runtime: number): Record<string, number | string>;
+  readBandwidth(runtime: number, bytes: number, repeats: number): number;
   loaderBegin(runtime: number, path: string, mode: number, contextLength: number, kvType: number): Promise<number>;
   loaderStep(loader: number): Promise<number>;
   loaderFinish(loader: number, key: string): number;

@@ -1,17 +1,19 @@
 #!/usr/bin/env node
-// The command `realm` of the Node host: generate, chat, inspect, tokenize, detokenize, with the options and the JSON of the
-// Python command.
+// The command `realm` of the Node host: generate, chat, inspect, tokenize, detokenize, logits, bench, with the options and the JSON
+// of the Python command.
 //
 // Results go to standard output; an error is one line with its code on standard error, with exit status 1, or 2 for wrong usage.
 
-import { readSync, writeSync } from 'node:fs';
+import { readSync, writeFileSync, writeSync } from 'node:fs';
 import { basename } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 
 import { invalid } from '../../js/src/options.js';
 import { Realm, RealmError, type GenerateOptions, type Generation, type Message, type Model } from './index.js';
+import { measure, type Spread } from './bench.js';
 import { demoModel, openModel } from './host.js';
+import { npy } from './npy.js';
 
 const FAILED = 1;
 const USAGE = 2;
@@ -49,6 +51,8 @@ Run language models from GGUF files, each tenant in its own sandbox.
   inspect MODEL      show a model file's architecture, metadata and tensors
   tokenize           read a text from standard input and print its token ids
   detokenize         read token ids from standard input and print their text
+  logits             write the logits after each of the given ids
+  bench              measure speed, load time, memory, and the share of the read bandwidth
 
 Options of generate and chat:
   -m, --model FILE          GGUF file; without it, the demo model
@@ -63,6 +67,13 @@ Options of generate:
   --repetition-penalty R  --stop TEXT (may be repeated)  --mode MODE  --ignore-end  --json
 Options of tokenize and detokenize:
   -m, --model FILE  --json  --batch  --add-special  --parse-special  --special
+Options of logits:
+  -m, --model FILE  -t, --threads N
+  --ids IDS                 token ids: 1,2,3
+  --out FILE                file to write, NumPy's .npy format: float32 (number of ids, vocabulary)
+Options of bench:
+  -m, --model FILE  -t, --threads N  --json
+  -p N  -n N  -r N          tokens of the prompt (512), tokens to generate (128), repetitions (5)
 `;
 
 interface Arguments {
@@ -235,6 +246,36 @@ async function detokenize(args: string[]): Promise<void> {
   else writeBytes(texts[0]!);
 }
 
+async function logits(args: string[]): Promise<void> {
+  const more: OptionTable = { threads: { type: 'string', short: 't' }, ids: TEXT, out: TEXT };
+  const { values } = parse(args, { ...COMMON, ...more }, 0);
+  if (values['ids'] === undefined || values['out'] === undefined) throw new UsageError('logits needs --ids and --out');
+  const ids = parseIds(Buffer.from(String(values['ids'])));
+  const { realm } = await openRealm(values);
+  const rows = await realm.logits(ids);
+  realm.dispose();
+  writeFileSync(String(values['out']), npy(rows));
+}
+
+async function bench(args: string[]): Promise<void> {
+  const count = (short: string): OptionTable[string] => ({ type: 'string', short });
+  const counts: OptionTable = { threads: count('t'), prompt: count('p'), generated: count('n'), repetitions: count('r') };
+  const { values } = parse(args, { ...COMMON, ...counts, json: FLAG }, 0);
+  const results = await measure(file(values), {
+    threads: number(values, 'threads'),
+    prompt: number(values, 'prompt') ?? 512,
+    generated: number(values, 'generated') ?? 128,
+    repetitions: number(values, 'repetitions') ?? 5,
+  });
+  if (values['json']) return write(JSON.stringify(results) + '\n');
+  for (const [name, value] of Object.entries(results)) write(`${name.padEnd(34)} ${benchText(value)}\n`);
+}
+
+function benchText(value: string | number | Spread): string {
+  if (typeof value !== 'object') return String(value);
+  return `${value.median.toPrecision(4)} (${value.min.toPrecision(4)} ... ${value.max.toPrecision(4)})`;
+}
+
 // ---- records ----
 
 function conversation(system: string | undefined, turns: Message[]): Message[] {
@@ -373,7 +414,15 @@ function report(problem: unknown): number {
   return FAILED;
 }
 
-const COMMANDS: Record<string, (args: string[]) => Promise<void>> = { generate, chat, inspect, tokenize, detokenize };
+const COMMANDS: Record<string, (args: string[]) => Promise<void>> = {
+  generate,
+  chat,
+  inspect,
+  tokenize,
+  detokenize,
+  logits,
+  bench,
+};
 
 async function main(args: string[]): Promise<number> {
   const [name = '--help', ...rest] = args;

@@ -503,6 +503,11 @@ export const nodePlatform: Platform = {
   defer: setImmediate,
 };
 
+/** Read bandwidth of `bytes` of memory with the engine's threads, in bytes per second. */
+export function readBandwidth(engine: EngineHost, bytes: number, repeats: number): number {
+  const { addon, runtime } = engine as NodeEngine;
+  return guarded(() => addon.readBandwidth(runtime, bytes, repeats));
+}
 
 /** A file's header or tokenizer, without a realm around it. */
 export function openModel(path: string, mode: 'vocab' | 'header'): Promise<ModelHost> {
