@@ -152,7 +152,7 @@ static uint32_t round_up(uint32_t n, uint32_t multiple) { return (n + multiple -
 static uint32_t split_outputs(const executor *x, const matmul_part *part, uint64_t total) {
     uint32_t tile = part->kernel->out_tile == 0 ? 1 : part->kernel->out_tile;
     if (pool_threads(x->pool) == 1) return round_up(part->out_width, tile);
-    uint64_t wanted = total / (pool_threads(x->pool) * TASKS_PER_THREAD) + 1;
+    uint64_t tasks = pool_threads(x->pool) * TASKS_PER_THREAD, wanted = (total + tasks - 1) / tasks;
     return round_up((uint32_t)wanted, tile);
 }
 
