@@ -368,6 +368,9 @@ static realm_status begin_slice(session *s, const submission *sub, realm_error *
 
 static realm_status check_submission(session *s, const submission *sub, realm_error *err) {
     realm_status status = refuse_busy(s, err);
+    if (status == REALM_OK && s->kv_lost) {
+        status = base_fail(err, REALM_E_DEVICE_LOST, "the session's KV cache was lost with the device: rewind it to 0, or close it");
+    }
     if (status == REALM_OK && sub->kind == TICKET_LAYERS) status = check_slice(s, sub, err);
     else if (status == REALM_OK && s->slice_next != 0) {
         status = base_fail(err, REALM_E_BUSY, "a pass split by layers is under way: finish it, or rewind the session");

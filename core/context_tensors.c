@@ -62,6 +62,10 @@ realm_status realm_tensor_weight(realm_context *ctx, uint32_t model, const char 
     if (w->dims[2] != 1 || w->dims[3] != 1 || w->dims[0] > UINT32_MAX || w->dims[1] > UINT32_MAX) {
         return base_fail(err, REALM_E_UNSUPPORTED, "tensor \"%.*s\" is not a matrix", (int)w->name.size, w->name.data);
     }
+    if (w->data == NULL) {
+        return base_fail(err, REALM_E_UNSUPPORTED, "tensor \"%.*s\" is not in the core's memory: the executor holds the weights",
+                         (int)w->name.size, w->name.data);
+    }
     tensor *t = NULL;
     realm_status status = tensor_view(w->type, w->data, w->bytes, (uint32_t)w->dims[1], (uint32_t)w->dims[0], &t, err);
     if (status != REALM_OK) return status;

@@ -29,6 +29,8 @@ static bool collect_end_tokens(engine *e) {
     return true;
 }
 
+static bool is_external(const engine *e) { return e->rt->options.executor == REALM_EXECUTOR_EXTERNAL; }
+
 static bool allocate(engine *e) {
     batch *b = &e->batch;
     const plan *p = e->plan;
@@ -38,7 +40,9 @@ static bool allocate(engine *e) {
     b->segments = malloc(e->max_rows * sizeof *b->segments);
     e->parts = malloc(e->max_rows * sizeof *e->parts);
     e->fake_logits = calloc(p->vocab_size, sizeof *e->fake_logits);
-    for (uint32_t type = 0; type < 2; type++) e->kv[type] = kv_create(&e->rt->kv, type, p->layer_count, p->head_count_kv, p->head_dim);
+    for (uint32_t type = 0; type < 2; type++) {
+        e->kv[type] = kv_create(&e->rt->kv, type, p->layer_count, p->head_count_kv, p->head_dim, is_external(e));
+    }
     return b->tokens && b->positions && b->out_rows && b->segments && e->parts && e->fake_logits && e->kv[0] && e->kv[1] &&
            collect_end_tokens(e);
 }
@@ -53,6 +57,7 @@ realm_status engine_create(realm_runtime *rt, const plan *p, const tokenizer *to
     if (status == REALM_OK && rt->options.executor == REALM_EXECUTOR_CPU) {
         status = executor_create(p, weights, &rt->ops, rt->pool, e->max_rows, e->max_rows, &e->executor, err);
     }
+    if (status == REALM_OK && is_external(e)) status = external_create(e, err);
     if (status != REALM_OK) {
         engine_destroy(e);
         return status;
@@ -71,6 +76,7 @@ void engine_drop_pages(engine *e) {
 void engine_destroy(engine *e) {
     if (e == NULL) return;
     executor_destroy(e->executor);
+    external_destroy(e->external);
     engine_drop_pages(e);
     free(e->batch.tokens);
     free(e->batch.positions);
@@ -148,6 +154,7 @@ void session_destroy(session *s) {
 }
 
 realm_status session_rewind(session *s, uint32_t position, realm_error *err) {
+    s->kv_lost = s->kv_lost && position > 0;
     if (position == s->done && s->slice_next == 0) return REALM_OK;
     uint32_t inside = position % CPU_KV_PAGE, pages = (position + CPU_KV_PAGE - 1) / CPU_KV_PAGE;
     if (inside != 0) { /* the page will be written again: nobody else may see it */
@@ -281,8 +288,10 @@ static void take(engine *e, session *s, uint32_t limit) {
     add_rows(e, s, rows);
 }
 
-static bool same_slice(const session *s, const session *lead) {
-    return s->slice_first == lead->slice_first && s->slice_count == lead->slice_count;
+/* Sessions of one batch run the same layers and, where the pages are elsewhere, on one pool. */
+static bool fits_batch(const session *s, const session *lead) {
+    bool same_slice = s->slice_first == lead->slice_first && s->slice_count == lead->slice_count;
+    return same_slice && (s->kv == lead->kv || !is_external(s->engine));
 }
 
 /* One pass over the runnable sessions that run the same layers as the first: those that decode, or those with more rows. */
@@ -290,7 +299,7 @@ static void take_all(engine *e, const session *lead, bool decoding, uint32_t lim
     uint32_t start = e->batch.n_rows;
     for (session *s = e->first, *next; s != NULL && e->batch.n_rows < e->max_rows; s = next) {
         next = s->next;
-        if (s->in_step || (pending_rows(s) == 1) != decoding || !same_slice(s, lead)) continue;
+        if (s->in_step || (pending_rows(s) == 1) != decoding || !fits_batch(s, lead)) continue;
         uint32_t used = e->batch.n_rows - start;
         if (used >= limit) return;
         take(e, s, limit - used);
@@ -309,7 +318,8 @@ static void rotate(engine *e) {
 bool engine_next_batch(engine *e) {
     batch *b = &e->batch;
     b->n_rows = b->n_segments = b->n_out = 0;
-    e->begun = e->failed = false;
+    e->begun = false;
+    base_error_clear(&e->failure);
     if (e->first == NULL) return false;
     session lead = *e->first; /* a copy: taking may fail and free it from the list */
     b->layer_first = lead.slice_count == 0 ? 0 : lead.slice_first;
@@ -357,10 +367,14 @@ static void use_row(engine *e, step_part *part, const float *logits, uint32_t ou
     if (part->ticket->kind == TICKET_SCORE) score_row(e, part, logits, out);
 }
 
+/* Of the i-th wanted row. */
+static const float *logits_of(const engine *e, uint32_t i) {
+    if (e->external != NULL) return e->external->logits + (size_t)i * e->plan->vocab_size;
+    return executor_logits(e->executor, i);
+}
+
 static void use_logits(engine *e, step_part *part, uint32_t worker) {
-    for (uint32_t out = part->out0; out < part->out0 + part->outs; out++) {
-        use_row(e, part, executor_logits(e->executor, out), out, worker);
-    }
+    for (uint32_t out = part->out0; out < part->out0 + part->outs; out++) use_row(e, part, logits_of(e, out), out, worker);
 }
 
 static void use_fake_logits(engine *e, step_part *part) {
@@ -382,17 +396,22 @@ static bool is_lost(const engine *e) { return e->lost != NULL && atomic_load(e->
 bool engine_compute(engine *e, uint64_t budget) {
     if (is_lost(e)) return true;
     if (e->executor != NULL) {
-        if (!e->begun && !executor_begin(e->executor, &e->batch)) e->failed = true;
+        if (!e->begun && !executor_begin(e->executor, &e->batch)) {
+            base_fail(&e->failure, REALM_E_OUT_OF_MEMORY, "out of memory: the step's page table");
+        }
         e->begun = true;
-        if (!e->failed && !executor_run(e->executor, budget, &e->rt->abort_step)) return false;
+        if (e->failure.code == REALM_OK && !executor_run(e->executor, budget, &e->rt->abort_step)) return false;
     }
-    if (e->failed || atomic_load(&e->rt->abort_step)) return true;
-    if (e->executor != NULL) {
+    if (e->failure.code == REALM_OK && !atomic_load(&e->rt->abort_step)) engine_use_logits(e);
+    return true;
+}
+
+void engine_use_logits(engine *e) {
+    if (e->executor != NULL || e->external != NULL) {
         pool_run(e->rt->pool, use_logits_task, e, e->batch.n_segments);
     } else {
         for (uint32_t i = 0; i < e->batch.n_segments; i++) use_fake_logits(e, &e->parts[i]);
     }
-    return true;
 }
 
 /* ---- completing: lock held --------------------------------------------------------------------------------------------------------------- */
@@ -408,8 +427,8 @@ static void register_pages(session *s) {
 
 static void copy_logits(engine *e, uint32_t out, float *to) {
     size_t bytes = e->plan->vocab_size * sizeof(float);
-    if (e->executor != NULL) {
-        memcpy(to, executor_logits(e->executor, out), bytes);
+    if (e->executor != NULL || e->external != NULL) {
+        memcpy(to, logits_of(e, out), bytes);
     } else {
         memset(to, 0, bytes);
         to[fake_choice(e, e->batch.out_rows[out])] = FAKE_LOGIT;
@@ -508,9 +527,9 @@ void engine_complete(engine *e) {
         ticket *t = part->ticket;
         s->in_step = t->in_step = false;
         bool wanted = s->ctx != NULL && s->active == t;
-        if (wanted && e->failed) {
+        if (wanted && e->failure.code != REALM_OK) {
             session_abort(s);
-            ticket_fail(t, REALM_E_OUT_OF_MEMORY, "out of memory: the step's page table");
+            ticket_fail(t, (realm_status)e->failure.code, e->failure.message);
         } else if (wanted && is_lost(e)) {
             session_abort(s);
             ticket_fail(t, REALM_E_IO, MODEL_LOST);
@@ -522,4 +541,29 @@ void engine_complete(engine *e) {
         if (t->ctx == NULL) ticket_free(t);
     }
     e->batch.n_segments = 0;
+}
+
+/* ---- a lost device: lock held ------------------------------------------------------------------------------------------------------------ */
+
+static void lose_session(session *s, realm_status code, const char *message) {
+    ticket *t = s->active;
+    session_abort(s);
+    if (t != NULL) ticket_fail(t, code, message);
+    release_pages(s, 0);
+    s->ctx->kv_tokens -= s->done;
+    s->kv_lost = s->kv_lost || s->done > 0;
+    s->done = s->submitted = 0;
+}
+
+void engine_lose_pages(engine *e, realm_status code, const char *message) {
+    for (realm_context *ctx = e->rt->contexts; ctx != NULL; ctx = ctx->next) {
+        for (uint32_t slot = 0; slot < ctx->sessions.capacity; slot++) {
+            session *s = handle_at(&ctx->sessions, slot);
+            if (s != NULL && s->engine == e) lose_session(s, code, message);
+        }
+    }
+    for (uint32_t type = 0; type < 2; type++) {
+        kv_trim(e->kv[type], UINT64_MAX);
+        kv_forget_page_ops(e->kv[type]);
+    }
 }

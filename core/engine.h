@@ -1,6 +1,7 @@
 /* engine.h: the structures behind realm.h's handles, shared by runtime.c (driver, completions), model.c (loading), context.c
  * (handles, tickets) and engine.c (sessions, batches). One lock, the runtime's, guards them all; it is never held while a
- * batch is computed. What a running step still needs (`in_step`) is freed when the step ends. */
+ * batch is computed. What a running step still needs (`in_step`) is freed when the step ends. External executors take their
+ * batches through external.c. */
 #ifndef REALM_ENGINE_H
 #define REALM_ENGINE_H
 
@@ -74,6 +75,7 @@ struct session {
     uint32_t submitted;      /* tokens given */
     uint32_t context_length;
     bool in_step, no_prefix, logits_valid, runnable;
+    bool kv_lost;            /* its KV went with the device: only rewinding to 0 helps */
     float *logits;           /* (vocab_size,) after the last token */
     uint64_t samples;        /* drawn so far */
     ticket *active;
@@ -95,12 +97,27 @@ typedef struct step_part {
     realm_error error;
 } step_part;
 
+/* What an external executor reads of the batch that is out; arrays of engine.max_rows where not said otherwise. */
+typedef struct external_batch {
+    uint32_t *kv_slots, *row_segments;
+    realm_batch_segment *segments;
+    uint32_t *pages;         /* (page_capacity,) */
+    uint32_t page_capacity;
+    realm_page_op *page_ops; /* (op_capacity,) */
+    uint32_t op_capacity;
+    float *logits;           /* (logits_rows, vocab_size) */
+    uint32_t logits_rows;
+    uint64_t taken_ns;
+} external_batch;
+
 struct engine {
     realm_runtime *rt;
     engine *next;            /* runtime's list */
+    uint64_t id;             /* never the same twice in a runtime */
     const plan *plan;
     const tokenizer *tok;
-    executor *executor;      /* NULL with the fake executor */
+    executor *executor;      /* NULL with the fake and the external executor */
+    external_batch *external; /* NULL with the others */
     kv_cache *kv[2];         /* by REALM_KV_... */
     session *first, *last;   /* runnable sessions */
     uint32_t max_rows;
@@ -111,7 +128,7 @@ struct engine {
     uint32_t end_count;
     const atomic_bool *lost; /* the model's file can no longer be read; NULL: it stays */
     bool begun;              /* the batch is in the executor */
-    bool failed;             /* it could not be */
+    realm_error failure;     /* why it could not be computed */
 };
 
 realm_status engine_create(realm_runtime *rt, const plan *p, const tokenizer *tok, const uint8_t *weights, engine **out,
@@ -123,8 +140,16 @@ void engine_drop_pages(engine *e); /* with the lock held, before: the KV budget 
 bool engine_next_batch(engine *e);
 /* Without the lock: computes it (true: complete), then draws the tokens generate wants. */
 bool engine_compute(engine *e, uint64_t budget);
-/* With the lock held: takes the results over into sessions and tickets. */
+/* Without the lock, of a batch computed elsewhere: only draws the tokens. */
+void engine_use_logits(engine *e);
+/* With the lock held: takes the results over into sessions and tickets, or lets the tickets fail with e->failure. */
 void engine_complete(engine *e);
+/* With the lock held, no batch out: the contents of all KV pages are gone. Open work fails, sessions have to begin again. */
+void engine_lose_pages(engine *e, realm_status code, const char *message);
+
+/* external.c: the arrays an external executor reads, of a batch the engine has just chosen. */
+realm_status external_create(engine *e, realm_error *err);
+void external_destroy(external_batch *x);
 
 /* Sessions, with the lock held. */
 session *session_create(engine *e, realm_context *ctx, const realm_session_options *options, uint32_t default_kv_type);
@@ -152,6 +177,9 @@ struct realm_runtime {
     bool dozing;             /* idle, but not for long */
     bool multiplying;        /* the driver computes a host tensor */
     engine *engines, *turn;  /* all, and the one whose turn is next */
+    engine *out;             /* whose batch an external executor has */
+    realm_model *orphan;     /* model of that engine, closed meanwhile: freed when the batch is finished */
+    uint64_t engine_serial, batch_serial;
     realm_context *contexts;
     ticket *event_first, *event_last;
     ticket *job_first, *job_last;
@@ -165,6 +193,8 @@ struct realm_runtime {
 void runtime_push_event(realm_runtime *rt, ticket *t);
 void runtime_remove_event(realm_runtime *rt, ticket *t);
 void runtime_work_arrived(realm_runtime *rt);
+engine *runtime_next_turn(realm_runtime *rt); /* the engine that is served next, its batch chosen; NULL: no work */
+void runtime_finish_step(realm_runtime *rt, engine *e, uint64_t took_ns);
 
 /* ---- contexts -------------------------------------------------------------------------------------------------------------------- */
 
@@ -198,8 +228,9 @@ struct realm_model {
     realm_model_options options;
     platform_mapping mapping;
     bool mapped;
-    const uint8_t *bytes;
+    const uint8_t *bytes;    /* NULL where only the directories are here */
     uint64_t size;
+    uint8_t *supplied;       /* a small tensor the host gave */
     gguf *file;
     uint64_t parameter_count, weight_bytes; /* of the directory's tensors */
     tokenizer *tokenizer;
@@ -215,5 +246,6 @@ bool model_is_lost(const realm_model *m);
 bool context_lost_a_model(const realm_context *ctx);
 void model_retain(realm_model *m);  /* lock held */
 void model_release(realm_model *m); /* lock not held */
+void model_discard(realm_model *m); /* lock not held: frees one nobody refers to any more */
 
 #endif

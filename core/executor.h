@@ -1,5 +1,5 @@
 /* executor.h: the CPU executor: walks a plan's ops over one batch. The engine fills a batch, the executor computes it, the
- * engine takes the results; a GPU host would take the same batch elsewhere. */
+ * engine takes the results; external.c hands the same batch to executors outside the core. */
 #ifndef REALM_EXECUTOR_H
 #define REALM_EXECUTOR_H
 

@@ -24,6 +24,7 @@ struct gguf {
     const uint8_t *bytes;
     uint64_t size;
     uint32_t version;
+    uint32_t part_count;
     uint64_t alignment;
     uint64_t hash_seed;
     gguf_value *values;
@@ -41,6 +42,8 @@ struct gguf {
 typedef struct cursor {
     const uint8_t *bytes;
     uint64_t size, pos;
+    uint64_t file_size; /* at least size: of the whole file, where only its head is here */
+    uint64_t needed;    /* leading bytes that reading on takes; 0 while nothing was missing */
     gguf_string within; /* key or tensor being read, for messages */
     realm_error *err;
 } cursor;
@@ -63,9 +66,17 @@ static realm_status fail_at(cursor *c, uint64_t pos, const char *kind, gguf_stri
                      (unsigned long long)pos, problem);
 }
 
+/* Whether count entries of at least `each` bytes may follow: they lie in the file, and so far as they are here. */
+static bool cursor_holds(cursor *c, uint64_t count, uint64_t each) {
+    if (count > (c->file_size - c->pos) / each) return false;
+    if (count <= (c->size - c->pos) / each) return true;
+    c->needed = c->pos + count * each;
+    return false;
+}
+
 /* Takes n bytes, or fails saying what was being read. */
 static const uint8_t *cursor_take(cursor *c, uint64_t n, const char *what) {
-    if (n > c->size - c->pos) {
+    if (!cursor_holds(c, n, 1)) {
         base_fail(c->err, REALM_E_INVALID_GGUF, "the file ends inside %s '%s' at byte %llu: %llu bytes needed, %llu left", what,
                   printable_of(c->within).text, (unsigned long long)c->pos, (unsigned long long)n,
                   (unsigned long long)(c->size - c->pos));
@@ -192,7 +203,7 @@ static realm_status read_array(cursor *c, gguf_value *value) {
     if (value->element_type == GGUF_ARRAY) return fail_at(c, start, "key", value->key, "arrays of arrays are not allowed");
     if (value->count > ARRAY_CAP) return fail_at(c, start, "key", value->key, "the array has too many elements");
     uint64_t least = value->element_type == GGUF_STRING ? 8 : scalar_bytes(value->element_type);
-    if (least != 0 && value->count > (c->size - c->pos) / least) {
+    if (least != 0 && !cursor_holds(c, value->count, least)) {
         return fail_at(c, start, "key", value->key, "the array is longer than the file");
     }
     return read_elements(c, value, value->element_type);
@@ -215,7 +226,7 @@ static realm_status read_value(cursor *c, gguf_value *value) {
 }
 
 static realm_status read_values(gguf *file, cursor *c) {
-    if (file->value_count > (c->size - c->pos) / VALUE_MIN_BYTES || file->value_count > UINT32_MAX - 1) {
+    if (!cursor_holds(c, file->value_count, VALUE_MIN_BYTES) || file->value_count > UINT32_MAX - 1) {
         return base_fail(c->err, REALM_E_INVALID_GGUF, "the header claims %llu metadata keys, more than the file can hold",
                          (unsigned long long)file->value_count);
     }
@@ -292,7 +303,7 @@ static realm_status read_tensor(cursor *c, gguf_tensor *t) {
 }
 
 static realm_status read_tensors(gguf *file, cursor *c) {
-    if (file->tensor_count > (c->size - c->pos) / TENSOR_MIN_BYTES || file->tensor_count > UINT32_MAX - 1) {
+    if (!cursor_holds(c, file->tensor_count, TENSOR_MIN_BYTES) || file->tensor_count > UINT32_MAX - 1) {
         return base_fail(c->err, REALM_E_INVALID_GGUF, "the header claims %llu tensors, more than the file can hold",
                          (unsigned long long)file->tensor_count);
     }
@@ -314,12 +325,12 @@ static realm_status read_tensors(gguf *file, cursor *c) {
 /* Turns offsets from the data section into offsets from the file's start and checks that the data lies inside the file. */
 static realm_status place_tensor(cursor *c, uint64_t data_start, uint64_t alignment, gguf_tensor *t) {
     if (t->offset % alignment != 0) return fail_at(c, t->offset, "tensor", t->name, "its data offset is not aligned");
-    if (!base_add(data_start, t->offset, &t->offset) || t->offset > c->size || t->bytes > c->size - t->offset) {
+    if (!base_add(data_start, t->offset, &t->offset) || t->offset > c->file_size || t->bytes > c->file_size - t->offset) {
         return base_fail(c->err, REALM_E_INVALID_GGUF, "tensor '%s': its data (%llu bytes at %llu) ends after the file (%llu)",
                          printable_of(t->name).text, (unsigned long long)t->bytes, (unsigned long long)t->offset,
-                         (unsigned long long)c->size);
+                         (unsigned long long)c->file_size);
     }
-    t->data = c->bytes + t->offset;
+    if (t->offset <= c->size && t->bytes <= c->size - t->offset) t->data = c->bytes + t->offset;
     return REALM_OK;
 }
 
@@ -387,21 +398,29 @@ static realm_status read_file(gguf *file, cursor *c) {
     return status;
 }
 
-realm_status gguf_open(const uint8_t *bytes, uint64_t size, gguf **out, realm_error *err) {
+realm_status gguf_open_head(const uint8_t *bytes, uint64_t size, uint64_t file_size, gguf **out, uint64_t *needed, realm_error *err) {
     *out = NULL;
+    *needed = 0;
     gguf *file = calloc(1, sizeof *file);
     if (file == NULL) return base_fail_memory(err, "the file's directory", sizeof *file);
     file->bytes = bytes;
-    file->size = size;
+    file->size = file_size;
+    file->part_count = 1;
     file->hash_seed = (uint64_t)(uintptr_t)file * 0x9e3779b97f4a7c15u; /* address-space randomness is what the core has */
-    cursor c = {.bytes = bytes, .size = size, .err = err};
+    cursor c = {.bytes = bytes, .size = size, .file_size = file_size, .err = err};
     realm_status status = read_file(file, &c);
     if (status != REALM_OK) {
+        *needed = c.needed;
         gguf_close(file);
         return status;
     }
     *out = file;
     return REALM_OK;
+}
+
+realm_status gguf_open(const uint8_t *bytes, uint64_t size, gguf **out, realm_error *err) {
+    uint64_t needed;
+    return gguf_open_head(bytes, size, size, out, &needed, err);
 }
 
 void gguf_close(gguf *file) {
@@ -412,6 +431,110 @@ void gguf_close(gguf *file) {
     free(file->tensor_slots);
     free(file);
 }
+
+/* ---- models in several files: llama.cpp's gguf-split writes split.no, split.count, split.tensors.count into each ---- */
+
+static realm_status check_part(const gguf *part, uint32_t count, uint32_t *number, uint32_t *tensors, realm_error *err) {
+    uint32_t parts = 1;
+    realm_status status = gguf_read_u32(part, "split.count", &parts, err);
+    if (status == REALM_OK) status = gguf_read_u32(part, "split.no", number, err);
+    if (status == REALM_OK) status = gguf_read_u32(part, "split.tensors.count", tensors, err);
+    if (status != REALM_OK) return status;
+    if (parts != count) {
+        return base_fail(err, REALM_E_INVALID_MODEL, "%u files were given, but one belongs to a model of %u (split.count)", count, parts);
+    }
+    if (*number >= count) return base_fail(err, REALM_E_INVALID_MODEL, "split.no is %u in a model of %u files", *number, count);
+    return REALM_OK;
+}
+
+/* Sorts the parts by number; each must be there once, and they must agree. */
+static realm_status order_parts(gguf **parts, uint32_t count, const uint64_t *bases, gguf **order, realm_error *err) {
+    uint64_t total = 0;
+    uint32_t claimed = UINT32_MAX;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t number = UINT32_MAX, tensors = claimed;
+        realm_status status = check_part(parts[i], count, &number, &tensors, err);
+        if (status != REALM_OK) return status;
+        if (order[number] != NULL) return base_fail(err, REALM_E_INVALID_MODEL, "two of the files are part %u (split.no)", number);
+        if (i > 0 && tensors != claimed) return base_fail(err, REALM_E_INVALID_MODEL, "the files disagree on split.tensors.count");
+        order[number] = parts[i];
+        for (uint64_t t = 0; t < parts[i]->tensor_count; t++) parts[i]->tensors[t].offset += bases[i];
+        total += parts[i]->tensor_count;
+        claimed = tensors;
+    }
+    if (claimed != UINT32_MAX && claimed != total) {
+        return base_fail(err, REALM_E_INVALID_MODEL, "the files hold %llu tensors together, split.tensors.count says %u",
+                         (unsigned long long)total, claimed);
+    }
+    return REALM_OK;
+}
+
+static realm_status check_architecture(const gguf *first, const gguf *part, realm_error *err) {
+    gguf_string a = {NULL, 0}, b = {NULL, 0};
+    realm_status status = gguf_read_string(first, "general.architecture", &a, err);
+    if (status == REALM_OK) status = gguf_read_string(part, "general.architecture", &b, err);
+    if (status != REALM_OK || b.data == NULL) return status;
+    if (a.data != NULL && a.size == b.size && memcmp(a.data, b.data, (size_t)a.size) == 0) return REALM_OK;
+    return base_fail(err, REALM_E_INVALID_MODEL, "the files are of different models: general.architecture differs");
+}
+
+static realm_status add_tensor(gguf *file, const gguf_tensor *t, realm_error *err) {
+    uint64_t slot = slot_of(file, file->tensor_slots, file->tensor_slot_count, tensor_name_at, t->name.data, t->name.size);
+    if (file->tensor_slots[slot] != 0) {
+        return base_fail(err, REALM_E_INVALID_MODEL, "tensor '%s' is in two of the files", printable_of(t->name).text);
+    }
+    file->tensors[file->tensor_count++] = *t;
+    file->tensor_slots[slot] = (uint32_t)file->tensor_count;
+    return REALM_OK;
+}
+
+/* The directory of order[0] grows to that of all. */
+static realm_status collect_tensors(gguf **order, uint32_t count, realm_error *err) {
+    gguf *first = order[0];
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < count; i++) total += order[i]->tensor_count;
+    if (total > UINT32_MAX - 1) return base_fail(err, REALM_E_INVALID_MODEL, "the files hold too many tensors");
+    gguf_tensor *own = first->tensors;
+    uint64_t own_count = first->tensor_count;
+    free(first->tensor_slots);
+    first->tensor_slots = NULL;
+    first->tensor_count = 0;
+    first->tensors = calloc((size_t)total + 1, sizeof *first->tensors);
+    realm_status status = first->tensors == NULL ? base_fail_memory(err, "tensors", total * sizeof *own)
+                                                 : slots_create(total, &first->tensor_slots, &first->tensor_slot_count, err);
+    for (uint64_t t = 0; status == REALM_OK && t < own_count; t++) status = add_tensor(first, &own[t], err);
+    free(own);
+    for (uint32_t i = 1; status == REALM_OK && i < count; i++) {
+        status = check_architecture(first, order[i], err);
+        for (uint64_t t = 0; status == REALM_OK && t < order[i]->tensor_count; t++) status = add_tensor(first, &order[i]->tensors[t], err);
+    }
+    return status;
+}
+
+realm_status gguf_merge(gguf **parts, const uint64_t *bases, uint32_t count, gguf **out, realm_error *err) {
+    *out = NULL;
+    gguf **order = calloc(count, sizeof *order);
+    realm_status status = order == NULL ? base_fail_memory(err, "the model's parts", count * sizeof *order)
+                                        : order_parts(parts, count, bases, order, err);
+    if (status == REALM_OK) status = collect_tensors(order, count, err);
+    if (status == REALM_OK) {
+        *out = order[0];
+        (*out)->part_count = count;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (parts[i] != *out) gguf_close(parts[i]);
+    }
+    free(order);
+    return status;
+}
+
+uint32_t gguf_part_count(const gguf *file) { return file->part_count; }
+
+void gguf_place(gguf *file, const uint8_t *memory) {
+    for (uint64_t i = 0; i < file->tensor_count; i++) file->tensors[i].data = memory + file->tensors[i].offset;
+}
+
+void gguf_supply(gguf *file, const gguf_tensor *tensor, const uint8_t *data) { file->tensors[tensor - file->tensors].data = data; }
 
 /* ---- lookups ---- */
 

@@ -33,12 +33,24 @@ typedef struct gguf_tensor {
     uint64_t dims[4];    /* dims[0] is the row length; unused ones are 1 */
     uint64_t offset;     /* of the data, from the start of the file */
     uint64_t bytes;      /* of the data; 0 when the type's block size is unknown to blocks.h */
-    const uint8_t *data;
+    const uint8_t *data; /* NULL where only the file's head was given and it lies beyond */
 } gguf_tensor;
 
 /* Parses and checks. On failure nothing is left allocated and *out is NULL. */
 realm_status gguf_open(const uint8_t *bytes, uint64_t size, gguf **out, realm_error *err);
+/* The same over the leading `size` bytes of a file of file_size bytes. Where they do not hold the whole directory the call fails
+ * and *needed says how many bytes it takes at least; otherwise *needed is 0. */
+realm_status gguf_open_head(const uint8_t *bytes, uint64_t size, uint64_t file_size, gguf **out, uint64_t *needed, realm_error *err);
+/* The parts of a split model, in any order, become one directory: the metadata of part 0, the tensors of all with their offsets moved
+ * by bases. Takes the parts over in every case. */
+realm_status gguf_merge(gguf **parts, const uint64_t *bases, uint32_t count, gguf **out, realm_error *err);
 void gguf_close(gguf *file);
+/* Files it was merged from. */
+uint32_t gguf_part_count(const gguf *file);
+/* Lets all tensors' data point into `memory`, which has or will have the whole file. */
+void gguf_place(gguf *file, const uint8_t *memory);
+/* Lets one tensor's data point elsewhere. */
+void gguf_supply(gguf *file, const gguf_tensor *tensor, const uint8_t *data);
 
 uint32_t gguf_version(const gguf *file);
 uint64_t gguf_value_count(const gguf *file);

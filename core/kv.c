@@ -6,6 +6,7 @@
 #include "platform/platform.h"
 
 enum { BUCKETS = 4096 };
+#define MAX_EXTERNAL_PAGES (1u << 28) /* number * CPU_KV_PAGE + slot has to fit 32 bits */
 
 struct kv_cache {
     kv_budget *budget;
@@ -15,14 +16,21 @@ struct kv_cache {
     kv_page *free_pages;     /* linked by next; their data is still allocated */
     kv_page *oldest, *newest; /* LRU of registered pages without users */
     kv_page *buckets[BUCKETS];
+    bool external;
+    uint32_t pool_pages;     /* numbers below were given out at some time: their contents must be wiped */
+    uint64_t *taken;         /* one bit for each number in use */
+    uint32_t taken_words;
+    realm_page_op *ops;
+    uint32_t op_count, op_capacity;
 };
 
-kv_cache *kv_create(kv_budget *budget, uint32_t kv_type, uint32_t layers, uint32_t n_head_kv, uint32_t head_dim) {
+kv_cache *kv_create(kv_budget *budget, uint32_t kv_type, uint32_t layers, uint32_t n_head_kv, uint32_t head_dim, bool external) {
     kv_cache *kv = calloc(1, sizeof *kv);
     if (kv == NULL) return NULL;
     size_t element = kv_type == REALM_KV_F32 ? sizeof(float) : sizeof(uint16_t);
     kv->budget = budget;
     kv->kv_type = kv_type;
+    kv->external = external;
     kv->part_bytes = (size_t)n_head_kv * CPU_KV_PAGE * head_dim * element;
     kv->page_bytes = (uint64_t)layers * 2 * kv->part_bytes;
     kv->next_serial = 1;
@@ -30,8 +38,62 @@ kv_cache *kv_create(kv_budget *budget, uint32_t kv_type, uint32_t layers, uint32
     return kv;
 }
 
+/* ---- external pages: numbers and operations ------------------------------------------------------------------------- */
+
+static bool grow_numbers(kv_cache *kv) {
+    uint32_t words = kv->taken_words == 0 ? 16 : kv->taken_words * 2;
+    uint64_t *bigger = realloc(kv->taken, words * sizeof *bigger);
+    if (bigger == NULL) return false;
+    memset(bigger + kv->taken_words, 0, (words - kv->taken_words) * sizeof *bigger);
+    kv->taken = bigger;
+    kv->taken_words = words;
+    return true;
+}
+
+/* The lowest free number, so that the executor's pool stays dense. */
+static bool take_number(kv_cache *kv, uint32_t *out) {
+    uint32_t word = 0, bit = 0;
+    while (word < kv->taken_words && kv->taken[word] == UINT64_MAX) word++;
+    if (word == kv->taken_words && (word >= MAX_EXTERNAL_PAGES / 64 || !grow_numbers(kv))) return false;
+    while (kv->taken[word] >> bit & 1) bit++;
+    kv->taken[word] |= (uint64_t)1 << bit;
+    *out = word * 64 + bit;
+    return true;
+}
+
+static void give_number_back(kv_cache *kv, uint32_t number) { kv->taken[number / 64] &= ~((uint64_t)1 << number % 64); }
+
+static bool add_op(kv_cache *kv, uint32_t source, uint32_t destination) {
+    if (kv->op_count == kv->op_capacity) {
+        uint32_t wanted = kv->op_capacity == 0 ? 64 : kv->op_capacity * 2;
+        realm_page_op *bigger = realloc(kv->ops, wanted * sizeof *bigger);
+        if (bigger == NULL) return false;
+        kv->ops = bigger;
+        kv->op_capacity = wanted;
+    }
+    kv->ops[kv->op_count++] = (realm_page_op){.kv_type = kv->kv_type, .source = source, .destination = destination};
+    return true;
+}
+
+uint32_t kv_page_limit(const kv_cache *kv) {
+    uint64_t pages = kv->budget->limit / kv->page_bytes;
+    return pages < MAX_EXTERNAL_PAGES ? (uint32_t)pages : MAX_EXTERNAL_PAGES;
+}
+
+uint32_t kv_pool_pages(const kv_cache *kv) { return kv->pool_pages; }
+
+const realm_page_op *kv_page_ops(const kv_cache *kv, uint32_t *count) {
+    *count = kv->op_count;
+    return kv->ops;
+}
+
+void kv_forget_page_ops(kv_cache *kv) { kv->op_count = 0; }
+
+/* ---- life ----------------------------------------------------------------------------------------------------------- */
+
 static void free_page(kv_cache *kv, kv_page *page) {
-    platform_free_pages(page->data, kv->page_bytes);
+    if (kv->external) give_number_back(kv, page->number);
+    else platform_free_pages(page->data, kv->page_bytes);
     kv->budget->used -= kv->page_bytes;
     free(page);
 }
@@ -48,6 +110,8 @@ void kv_destroy(kv_cache *kv) {
     if (kv == NULL) return;
     for (uint32_t i = 0; i < BUCKETS; i++) free_chain(kv, kv->buckets[i]);
     free_chain(kv, kv->free_pages);
+    free(kv->taken);
+    free(kv->ops);
     free(kv);
 }
 
@@ -114,12 +178,24 @@ kv_page *kv_find(kv_cache *kv, const kv_page *parent, uint64_t tenant, const uin
 
 /* ---- pages ------------------------------------------------------------------------------------------------------------ */
 
-static kv_page *allocate_page(kv_cache *kv) {
+/* Where the page's contents live; *fresh when they are zero. */
+static bool allocate_contents(kv_cache *kv, kv_page *page, bool *fresh) {
+    if (!kv->external) {
+        page->data = platform_alloc_pages(kv->page_bytes);
+        *fresh = true;
+        return page->data != NULL;
+    }
+    if (!take_number(kv, &page->number)) return false;
+    *fresh = page->number >= kv->pool_pages;
+    if (*fresh) kv->pool_pages = page->number + 1;
+    return true;
+}
+
+static kv_page *allocate_page(kv_cache *kv, bool *fresh) {
     if (kv->budget->limit - kv->budget->used < kv->page_bytes) return NULL;
     kv_page *page = calloc(1, sizeof *page);
     if (page == NULL) return NULL;
-    page->data = platform_alloc_pages(kv->page_bytes);
-    if (page->data == NULL) {
+    if (!allocate_contents(kv, page, fresh)) {
         free(page);
         return NULL;
     }
@@ -127,22 +203,42 @@ static kv_page *allocate_page(kv_cache *kv) {
     return page;
 }
 
-kv_page *kv_acquire(kv_cache *kv) {
+static void put_aside(kv_cache *kv, kv_page *page) {
+    page->next = kv->free_pages;
+    kv->free_pages = page;
+}
+
+/* A page with one user and unknown contents, or with none (*fresh). */
+static kv_page *take_page(kv_cache *kv, bool *fresh) {
     kv_page *page = kv->free_pages;
+    *fresh = false;
     if (page != NULL) {
         kv->free_pages = page->next;
-    } else if ((page = allocate_page(kv)) != NULL) {
-        page->users = 1;
-        return page; /* fresh memory is zero */
-    } else if ((page = kv->oldest) != NULL) {
+    } else if ((page = allocate_page(kv, fresh)) == NULL) {
+        page = kv->oldest;
+        if (page == NULL) return NULL;
         lru_remove(kv, page);
         unregister(kv, page);
-    } else {
-        return NULL;
     }
-    memset(page->data, 0, (size_t)kv->page_bytes); /* nothing of an earlier user, another tenant maybe, may be seen */
     page->next = NULL;
     page->users = 1;
+    return page;
+}
+
+/* Gives back a page that was just taken. */
+static kv_page *return_page(kv_cache *kv, kv_page *page) {
+    page->users = 0;
+    put_aside(kv, page);
+    return NULL;
+}
+
+kv_page *kv_acquire(kv_cache *kv) {
+    bool fresh;
+    kv_page *page = take_page(kv, &fresh);
+    if (page == NULL || fresh) return page;
+    /* nothing of an earlier user, another tenant maybe, may be seen */
+    if (!kv->external) memset(page->data, 0, (size_t)kv->page_bytes);
+    else if (!add_op(kv, REALM_NONE, page->number)) return return_page(kv, page);
     return page;
 }
 
@@ -152,8 +248,7 @@ void kv_release(kv_cache *kv, kv_page *page) {
         lru_append(kv, page);
         return;
     }
-    page->next = kv->free_pages;
-    kv->free_pages = page;
+    put_aside(kv, page);
 }
 
 void kv_trim(kv_cache *kv, uint64_t bytes) {
@@ -176,9 +271,11 @@ kv_page *kv_make_private(kv_cache *kv, kv_page *page) {
         if (page->serial != 0) unregister(kv, page);
         return page;
     }
-    kv_page *copy = kv_acquire(kv);
+    bool fresh;
+    kv_page *copy = take_page(kv, &fresh);
     if (copy == NULL) return NULL;
-    memcpy(copy->data, page->data, (size_t)kv->page_bytes);
+    if (!kv->external) memcpy(copy->data, page->data, (size_t)kv->page_bytes);
+    else if (!add_op(kv, page->number, copy->number)) return return_page(kv, copy);
     kv_release(kv, page);
     return copy;
 }

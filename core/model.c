@@ -3,6 +3,9 @@
 
 #include "engine.h"
 
+#define SHARD_ALIGNMENT 4096u /* of each file in the model's bytes: keeps the alignment tensors have in their file */
+#define MAX_SHARDS 1024u      /* real models have some dozens */
+#define MAX_SUPPLIED (64u << 10) /* bytes of a tensor the plan itself reads */
 #define DEFAULT_CONTEXT_CAP 131072u
 #define BYTES_ALIGNMENT 8 /* the least a file aligns its tensors to */
 #define PREFETCH_SLICE (32u << 20) /* bytes asked for in one step */
@@ -46,11 +49,15 @@ static void withdraw(realm_model *m) {
     engine_drop_pages(e);
 }
 
-static void model_free(realm_model *m) {
+void model_discard(realm_model *m) {
+    platform_lock(m->rt->lock);
+    withdraw(m);
+    platform_unlock(m->rt->lock);
     engine_destroy(m->engine);
     plan_destroy(m->plan);
     tokenizer_destroy(m->tokenizer);
     gguf_close(m->file);
+    free(m->supplied);
     if (m->mapped) platform_unmap(&m->mapping);
     free(m);
 }
@@ -73,9 +80,13 @@ void model_release(realm_model *m) {
     realm_runtime *rt = m->rt;
     platform_lock(rt->lock);
     bool last = --m->references == 0;
-    if (last) withdraw(m);
+    bool out = last && m->engine != NULL && rt->out == m->engine;
+    if (out) { /* an executor still reads its records */
+        unlink_engine(rt, m->engine);
+        rt->orphan = m;
+    }
     platform_unlock(rt->lock);
-    if (last) model_free(m);
+    if (last && !out) model_discard(m);
 }
 
 void realm_model_close(realm_model *model) {
@@ -140,10 +151,119 @@ realm_status realm_loader_begin_bytes(realm_runtime *rt, const void *data, uint6
     return REALM_OK;
 }
 
+/* ---- loading from directories -------------------------------------------------------------------------------------------------- */
+
+static realm_status place_shards(realm_shard *shards, uint32_t count, uint64_t *size, realm_error *err) {
+    if (count == 0 || count > MAX_SHARDS) return base_fail(err, REALM_E_INVALID_ARGUMENT, "a model has 1 to %u files, not %u", MAX_SHARDS, count);
+    uint64_t end = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        realm_shard *s = &shards[i];
+        if ((uintptr_t)s->data % BYTES_ALIGNMENT != 0 || s->size > s->file_size) {
+            return base_fail(err, REALM_E_INVALID_ARGUMENT, "file %u: its bytes must be aligned to %d and not be more than its size", i,
+                             BYTES_ALIGNMENT);
+        }
+        s->base = (end + SHARD_ALIGNMENT - 1) / SHARD_ALIGNMENT * SHARD_ALIGNMENT;
+        if (s->file_size > INT64_MAX / 2 - s->base) return base_fail(err, REALM_E_INVALID_ARGUMENT, "the files are too large together");
+        end = s->base + s->file_size;
+    }
+    *size = end;
+    return REALM_OK;
+}
+
+static realm_status open_parts(realm_shard *shards, uint32_t count, gguf **parts, realm_error *err) {
+    for (uint32_t i = 0; i < count; i++) {
+        realm_status status = gguf_open_head(shards[i].data, shards[i].size, shards[i].file_size, &parts[i], &shards[i].needed, err);
+        if (status != REALM_OK) return status;
+    }
+    return REALM_OK;
+}
+
+static realm_status open_shards(realm_shard *shards, uint32_t count, gguf **out, realm_error *err) {
+    gguf **parts = calloc(count, sizeof *parts);
+    uint64_t *bases = malloc(count * sizeof *bases);
+    realm_status status = REALM_OK;
+    if (parts == NULL || bases == NULL) status = base_fail_memory(err, "the model's parts", count * sizeof *bases);
+    if (status == REALM_OK) status = open_parts(shards, count, parts, err);
+    if (status == REALM_OK && count == 1) {
+        *out = parts[0];
+    } else if (status == REALM_OK) {
+        for (uint32_t i = 0; i < count; i++) bases[i] = shards[i].base;
+        status = gguf_merge(parts, bases, count, out, err);
+    } else {
+        for (uint32_t i = 0; parts != NULL && i < count; i++) gguf_close(parts[i]);
+    }
+    free(parts);
+    free(bases);
+    return status;
+}
+
+static realm_status begin_directories(realm_runtime *rt, realm_shard *shards, uint32_t count, const realm_model_options *options,
+                                      bool in_memory, realm_loader **out, realm_error *err) {
+    realm_status status = begin(rt, options, out, err);
+    if (status != REALM_OK) return status;
+    realm_model *m = (*out)->model;
+    status = place_shards(shards, count, &m->size, err);
+    if (status == REALM_OK) status = open_shards(shards, count, &m->file, err);
+    if (status == REALM_OK && in_memory) m->bytes = shards[0].data;
+    if (status == REALM_OK) return REALM_OK;
+    realm_loader_abandon(*out);
+    *out = NULL;
+    return status;
+}
+
+realm_status realm_loader_begin_header(realm_runtime *rt, realm_shard *shards, uint32_t count, const realm_model_options *options,
+                                       realm_loader **out, realm_error *err) {
+    return begin_directories(rt, shards, count, options, false, out, err);
+}
+
+realm_status realm_loader_begin_shards(realm_runtime *rt, realm_shard *shards, uint32_t count, const realm_model_options *options,
+                                       realm_loader **out, realm_error *err) {
+    return begin_directories(rt, shards, count, options, true, out, err);
+}
+
+/* The one tensor whose values are in the plan. */
+static const gguf_tensor *wanted_tensor(const realm_loader *l) {
+    const gguf *file = l->model->file;
+    if (file == NULL || l->model->options.mode != REALM_LOAD_FULL) return NULL;
+    const gguf_tensor *t = gguf_find_tensor(file, "rope_freqs.weight");
+    return t != NULL && t->data == NULL && t->bytes > 0 && t->bytes <= MAX_SUPPLIED ? t : NULL;
+}
+
+void realm_loader_wants(const realm_loader *loader, uint64_t *offset, uint64_t *size) {
+    const gguf_tensor *t = wanted_tensor(loader);
+    *offset = t == NULL ? 0 : t->offset;
+    *size = t == NULL ? 0 : t->bytes;
+}
+
+realm_status realm_loader_supply(realm_loader *loader, const void *data, uint64_t size, realm_error *err) {
+    base_error_clear(err);
+    realm_model *m = loader->model;
+    const gguf_tensor *t = wanted_tensor(loader);
+    if (t == NULL || size != t->bytes) return base_fail(err, REALM_E_INVALID_ARGUMENT, "these bytes were not asked for");
+    m->supplied = malloc((size_t)size);
+    if (m->supplied == NULL) return base_fail_memory(err, "a small tensor", size);
+    memcpy(m->supplied, data, (size_t)size);
+    gguf_supply(m->file, t, m->supplied);
+    return REALM_OK;
+}
+
+/* ---- the stages ------------------------------------------------------------------------------------------------------------------ */
+
+static realm_status check_weights_are_there(const realm_loader *l, realm_error *err) {
+    const realm_model *m = l->model;
+    if (m->bytes == NULL && m->rt->options.executor == REALM_EXECUTOR_CPU) {
+        return base_fail(err, REALM_E_INVALID_ARGUMENT, "the CPU executor needs the weights in memory, not only the directory");
+    }
+    if (wanted_tensor(l) == NULL) return REALM_OK;
+    return base_fail(err, REALM_E_INVALID_ARGUMENT, "the loader wants bytes of the model first: see realm_loader_wants");
+}
+
 static uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
-static realm_status load_engine(realm_model *m, realm_error *err) {
-    realm_status status = plan_create(m->file, tokenizer_vocab_size(m->tokenizer), &m->plan, err);
+static realm_status load_engine(realm_loader *l, realm_error *err) {
+    realm_model *m = l->model;
+    realm_status status = check_weights_are_there(l, err);
+    if (status == REALM_OK) status = plan_create(m->file, tokenizer_vocab_size(m->tokenizer), &m->plan, err);
     if (status != REALM_OK) return status;
     uint32_t own = smaller(m->plan->context_length, DEFAULT_CONTEXT_CAP);
     m->context_length = m->options.context_length == 0 ? own : m->options.context_length;
@@ -154,7 +274,9 @@ static realm_status load_engine(realm_model *m, realm_error *err) {
     status = engine_create(m->rt, m->plan, m->tokenizer, m->bytes, &m->engine, err);
     if (status != REALM_OK) return status;
     m->engine->lost = m->mapped ? m->mapping.lost : NULL;
+    if (m->bytes != NULL) gguf_place(m->file, m->bytes);
     platform_lock(m->rt->lock);
+    m->engine->id = ++m->rt->engine_serial;
     m->engine->next = m->rt->engines;
     m->rt->engines = m->engine;
     platform_unlock(m->rt->lock);
@@ -171,7 +293,7 @@ static void count_weights(realm_model *m) {
 }
 
 static realm_status open_directory(realm_model *m, realm_error *err) {
-    realm_status status = gguf_open(m->bytes, m->size, &m->file, err);
+    realm_status status = m->file != NULL ? REALM_OK : gguf_open(m->bytes, m->size, &m->file, err);
     if (status == REALM_OK) count_weights(m);
     return status;
 }
@@ -189,7 +311,7 @@ static realm_status load_stage(realm_loader *l, float *progress, realm_error *er
         return tokenizer_create(m->file, &m->tokenizer, err);
     case 2:
         *progress = m->options.prefetch && m->mapped ? 0.7f : 1.0f;
-        return load_engine(m, err);
+        return load_engine(l, err);
     default:
         platform_prefetch(&m->mapping, l->prefetched, m->size - l->prefetched < PREFETCH_SLICE ? m->size - l->prefetched : PREFETCH_SLICE);
         l->prefetched += PREFETCH_SLICE;

@@ -288,9 +288,10 @@ static realm_status refuse_part(const gguf *file, realm_error *err) {
     uint32_t part = 0, parts = 1;
     realm_status status = gguf_read_u32(file, "split.no", &part, err);
     if (status == REALM_OK) status = gguf_read_u32(file, "split.count", &parts, err);
-    if (status != REALM_OK || parts <= 1) return status;
-    return base_fail(err, REALM_E_UNSUPPORTED, "the file is one of %u parts of a model (split.no %u): merge them into one file", parts,
-                     part);
+    if (status != REALM_OK || parts <= 1 || parts == gguf_part_count(file)) return status;
+    return base_fail(err, REALM_E_UNSUPPORTED,
+                     "the file is one of %u parts of a model (split.no %u): give all of them where the host takes several, or merge them "
+                     "into one file", parts, part);
 }
 
 realm_status plan_create(const gguf *file, uint32_t vocab_size, plan **out, realm_error *err) {

@@ -78,7 +78,7 @@ void realm_runtime_wake(realm_runtime *rt) {
 /* ---- turns ---------------------------------------------------------------------------------------------------------------------------- */
 
 /* The next engine that has a batch ready, beginning after the one served last. */
-static engine *next_turn(realm_runtime *rt) {
+engine *runtime_next_turn(realm_runtime *rt) {
     engine *start = rt->turn != NULL ? rt->turn : rt->engines, *e = start;
     if (e == NULL) return NULL;
     do {
@@ -100,7 +100,7 @@ static bool has_work(const realm_runtime *rt) {
     return false;
 }
 
-static void finish_step(realm_runtime *rt, engine *e, uint64_t took_ns) {
+void runtime_finish_step(realm_runtime *rt, engine *e, uint64_t took_ns) {
     rt->stats.steps++;
     rt->stats.rows += e->batch.n_rows;
     rt->stats.step_ns += took_ns;
@@ -178,7 +178,7 @@ static void wait_for_work(realm_runtime *rt) {
 static void drive_once(realm_runtime *rt) {
     run_job(rt);
     linger(rt);
-    engine *e = next_turn(rt);
+    engine *e = runtime_next_turn(rt);
     if (e != NULL) {
         rt->stepping = true;
         platform_unlock(rt->lock);
@@ -187,7 +187,7 @@ static void drive_once(realm_runtime *rt) {
         uint64_t took = platform_now_ns() - start;
         platform_lock(rt->lock);
         rt->stepping = false;
-        finish_step(rt, e, took);
+        runtime_finish_step(rt, e, took);
     }
     if (rt->event_first != NULL) platform_cond_broadcast(rt->done);
 }
@@ -208,7 +208,8 @@ realm_status realm_runtime_step(realm_runtime *rt, uint64_t now_ns, uint64_t bud
     if (!rt->options.no_driver) return base_fail(err, REALM_E_INVALID_ARGUMENT, "this runtime has a driver thread: it steps itself");
     platform_lock(rt->lock);
     if (!rt->stepping) run_job(rt);
-    engine *e = rt->stepping ? rt->turn : next_turn(rt);
+    bool external = rt->options.executor == REALM_EXECUTOR_EXTERNAL;
+    engine *e = rt->stepping ? rt->turn : external ? NULL : runtime_next_turn(rt);
     if (e != NULL) {
         bool complete;
         if (!rt->stepping) rt->turn = e; /* stays until the batch is complete */
@@ -218,12 +219,12 @@ realm_status realm_runtime_step(realm_runtime *rt, uint64_t now_ns, uint64_t bud
         platform_lock(rt->lock);
         if (complete) {
             rt->stepping = false;
-            finish_step(rt, e, 0);
+            runtime_finish_step(rt, e, 0);
             rt->turn = e->next;
         }
     }
     (void)now_ns;
-    *busy = rt->stepping || has_work(rt);
+    *busy = external ? rt->job_first != NULL : rt->stepping || has_work(rt);
     platform_unlock(rt->lock);
     return REALM_OK;
 }
@@ -253,7 +254,8 @@ realm_status realm_runtime_create(const realm_runtime_options *options, realm_ru
     if (o.kv_bytes == 0) o.kv_bytes = platform_memory_bytes() / 2;
     if (o.batch_rows > MAX_BATCH_ROWS) return base_fail(err, REALM_E_INVALID_ARGUMENT, "batch_rows must be at most %d", MAX_BATCH_ROWS);
     if (o.threads > MAX_THREADS) return base_fail(err, REALM_E_INVALID_ARGUMENT, "threads must be at most %d", MAX_THREADS);
-    if (o.executor > REALM_EXECUTOR_FAKE) return base_fail(err, REALM_E_INVALID_ARGUMENT, "unknown executor %u", o.executor);
+    if (o.executor == REALM_EXECUTOR_EXTERNAL) o.no_driver = 1;
+    if (o.executor > REALM_EXECUTOR_EXTERNAL) return base_fail(err, REALM_E_INVALID_ARGUMENT, "unknown executor %u", o.executor);
     if (o.features != 0 && (o.features & cpu_detect()) == 0) {
         return base_fail(err, REALM_E_BACKEND_UNAVAILABLE, "this processor has none of the instruction sets asked for (mask %u)",
                          o.features);
@@ -285,6 +287,7 @@ void realm_runtime_destroy(realm_runtime *rt) {
     }
     if (rt->driver != NULL) platform_thread_join(rt->driver);
     while (rt->contexts != NULL) realm_context_destroy(rt->contexts);
+    if (rt->out != NULL) realm_runtime_finish_batch(rt, rt->batch_serial, REALM_E_CLOSED, "the runtime was destroyed", NULL);
     pool_destroy(rt->pool);
     for (uint32_t i = 0; rt->scratch != NULL && i < rt->threads; i++) sample_scratch_free(&rt->scratch[i]);
     free(rt->scratch);
