@@ -18,7 +18,7 @@ import {
 import { requestFailure, RealmError } from './errors.js';
 import { guestImports, type GuestSink } from './imports.js';
 import type { ResourceLimits } from './options.js';
-import { platform, type ContextHost, type EngineHost, type ModelHost } from './platform.js';
+import { platform, watched, type ContextHost, type EngineHost, type ModelHost } from './platform.js';
 import { NOTHING, type Ended, type Listener, type RunningRequest } from './port.js';
 
 const TURN_STEPS = 64; // output steps of one request before the other guests get their turn
@@ -55,7 +55,6 @@ export class Guest implements GuestSink {
   /** Why the guest is gone, once it is. */
   problem: RealmError | undefined;
   readonly #engine: EngineHost;
-  readonly #watched: <Value>(call: () => Value) => Value;
   readonly #context: ContextHost;
   readonly #limits: Required<ResourceLimits>;
   readonly #memory: Memory;
@@ -71,13 +70,12 @@ export class Guest implements GuestSink {
 
   constructor(engine: EngineHost, module: WebAssembly.Module, tenant: bigint, limits: Required<ResourceLimits>) {
     this.#engine = engine;
-    this.#watched = platform().watched ?? ((call) => call());
     this.#limits = limits;
     this.#memory = new Memory();
     this.#context = engine.context(tenant, limits, () => this.#poll());
     try {
       const imports = lowerImports(guestImports(this.#context, this), this.#memory);
-      this.#instance = this.#watched(() => new WebAssembly.Instance(module, { [IMPORT_MODULE]: imports }));
+      this.#instance = watched(() => new WebAssembly.Instance(module, { [IMPORT_MODULE]: imports }));
       this.#memory.attach(this.#instance.exports);
     } catch (problem) {
       this.#context.close();
@@ -177,7 +175,7 @@ export class Guest implements GuestSink {
   /** Runs a call into the guest; anything but an error of the interface is its end. */
   #enter<T>(action: () => T): T {
     try {
-      return this.#watched(action);
+      return watched(action);
     } catch (problem) {
       if (problem instanceof InterfaceError) throw problem;
       if (this.#starting && problem instanceof AllocationError) {

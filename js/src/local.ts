@@ -6,7 +6,7 @@ import { RealmError } from './errors.js';
 import { Guest } from './guest.js';
 import { hostLogits } from './host_session.js';
 import { guestModule, requireOrchestrator } from './module.js';
-import { platform, type EngineHost, type EngineStats, type ModelHost, type ModelInfo } from './platform.js';
+import { platform, watched, type EngineHost, type EngineStats, type ModelHost, type ModelInfo } from './platform.js';
 import type { EnginePort, Listener, LoadOptions, ModelInput, ModelPort, RealmPort, RealmPortOptions } from './port.js';
 import type { RunningRequest } from './port.js';
 
@@ -46,7 +46,7 @@ export class LocalRealm implements RealmPort {
   #checked = false;
 
   constructor(engine: EngineHost, { guest, tenant, limits }: RealmPortOptions) {
-    this.#module = guestModule(guest ?? platform().standardGuest(), limits.guestMemoryBytes);
+    this.#module = watched(() => guestModule(guest ?? platform().standardGuest(), limits.guestMemoryBytes));
     this.#guest = new Guest(engine, this.#module, tenant, limits);
   }
 

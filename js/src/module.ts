@@ -1,14 +1,24 @@
-// Guest modules: checked against the interface, given a memory maximum, compiled once.
+// Guest modules: checked against the interface, given maxima of memory and tables, compiled once.
 //
-// JavaScript cannot limit the memory that a module defines itself, so a module that asks for more than it may have gets a lower
-// maximum written into its memory section before it is compiled.
+// JavaScript cannot limit the memory and tables that a module defines itself, so a module that asks for more than it may have gets lower
+// maxima written into it before it is compiled. What could fill the engine's own heap otherwise (garbage-collected objects, thrown
+// exceptions) is refused: running out of it ends the whole process.
 
 import { EXPORTS, IMPORT_MODULE, IMPORTS } from './_generated/abi.js';
 import { RealmError } from './errors.js';
 
 const PAGE = 65536;
 const MAX_MODULE_BYTES = 16 << 20;
+const TYPE_SECTION = 1;
+const TABLE_SECTION = 4;
 const MEMORY_SECTION = 5;
+const LAST_SECTION = 12; // of WebAssembly 2.0
+const MAX_TABLES = 4;
+const MAX_TABLE_ENTRIES = 65536;
+const FUNCTION_TYPE = 0x60;
+const FUNCREF = 0x70;
+const EXTERNREF = 0x6f;
+const VALUE_TYPES = [0x7f, 0x7e, 0x7d, 0x7c, 0x7b, FUNCREF, EXTERNREF]; // numbers, vectors, references
 
 const compiled = new WeakMap<Uint8Array, Map<number, WebAssembly.Module>>();
 
@@ -27,7 +37,7 @@ function compile(bytes: Uint8Array, pages: number): WebAssembly.Module {
     throw new RealmError('guest-invalid', `the module is longer than ${MAX_MODULE_BYTES} bytes`);
   }
   try {
-    const module = new WebAssembly.Module(limitMemory(bytes, pages) as BufferSource);
+    const module = new WebAssembly.Module(limitModule(bytes, pages) as BufferSource);
     checkImports(module);
     return module;
   } catch (problem) {
@@ -58,45 +68,90 @@ export function requireOrchestrator(module: WebAssembly.Module): void {
   }
 }
 
-// ---- the memory section ----
+// ---- sections ----
 
 /** The same module with no memory's maximum above `pages`. What is no module at all is left to the compiler's error. */
-export function limitMemory(bytes: Uint8Array, pages: number): Uint8Array {
+export function limitModule(bytes: Uint8Array, pages: number): Uint8Array {
+  const parts = [bytes.subarray(0, 8)];
   for (let at = 8; at < bytes.length; ) {
     const id = bytes[at]!;
     const size = leb(bytes, at + 1);
     const end = size.end + size.value;
-    if (id === MEMORY_SECTION) return withSection(bytes, at, end, limitedSection(bytes, size.end, pages));
+    if (id === TYPE_SECTION) checkTypes(bytes, size.end);
+    if (id > LAST_SECTION) throw new RealmError('guest-invalid', `the module has a section ${id}, which guests may not have`);
+    const content = id === TABLE_SECTION ? limitedTables(bytes, size.end) : undefined;
+    const limited = id === MEMORY_SECTION ? limitedMemory(bytes, size.end, pages) : content;
+    parts.push(limited ? Uint8Array.from([id, ...unsigned(limited.length), ...limited]) : bytes.subarray(at, end));
     at = end;
   }
-  return bytes;
+  return joined(parts);
 }
 
-function limitedSection(bytes: Uint8Array, start: number, pages: number): number[] {
+/** Every type must be a function's, of plain values: then there are no objects to allocate. */
+function checkTypes(bytes: Uint8Array, start: number): void {
   const count = leb(bytes, start);
-  const made = [...unsigned(count.value)];
   let at = count.end;
   for (let i = 0; i < count.value; i++) {
-    const flags = bytes[at]!;
-    if (flags > 1) throw new RealmError('guest-invalid', 'the module has a shared or 64-bit memory');
-    const minimum = leb(bytes, at + 1);
-    const maximum = flags === 1 ? leb(bytes, minimum.end) : { value: Infinity, end: minimum.end };
-    if (minimum.value > pages) {
-      const text = `the guest needs ${minimum.value * PAGE} bytes of memory and may have ${pages * PAGE}`;
-      throw new RealmError('guest-memory', text);
-    }
-    made.push(1, ...unsigned(minimum.value), ...unsigned(Math.min(maximum.value, pages)));
-    at = maximum.end;
+    if (bytes[at++] !== FUNCTION_TYPE) throw new RealmError('guest-invalid', 'the module has types other than functions');
+    at = checkValueTypes(bytes, checkValueTypes(bytes, at));
   }
-  return made;
 }
 
-function withSection(bytes: Uint8Array, start: number, end: number, content: number[]): Uint8Array {
-  const section = [MEMORY_SECTION, ...unsigned(content.length), ...content];
-  const made = new Uint8Array(start + section.length + bytes.length - end);
-  made.set(bytes.subarray(0, start));
-  made.set(section, start);
-  made.set(bytes.subarray(end), start + section.length);
+/** Parameters or results; returns where they end. */
+function checkValueTypes(bytes: Uint8Array, start: number): number {
+  const count = leb(bytes, start);
+  for (let i = 0; i < count.value; i++) {
+    if (VALUE_TYPES.includes(bytes[count.end + i]!)) continue;
+    throw new RealmError('guest-invalid', 'the module has functions of values other than numbers and plain references');
+  }
+  return count.end + count.value;
+}
+
+function limitedMemory(bytes: Uint8Array, start: number, pages: number): number[] {
+  const count = leb(bytes, start);
+  if (count.value > 1) throw new RealmError('guest-invalid', 'the module has more than one memory');
+  if (count.value === 0) return [0];
+  const { minimum, made } = limitedSize(bytes, count.end, pages);
+  if (minimum <= pages) return [1, ...made];
+  const text = `the guest needs ${minimum * PAGE} bytes of memory and may have ${pages * PAGE}`;
+  throw new RealmError('guest-memory', text);
+}
+
+function limitedTables(bytes: Uint8Array, start: number): number[] {
+  const count = leb(bytes, start);
+  if (count.value > MAX_TABLES) throw new RealmError('guest-invalid', `the module has more than ${MAX_TABLES} tables`);
+  const all = [...unsigned(count.value)];
+  let at = count.end;
+  for (let i = 0; i < count.value; i++) {
+    const type = bytes[at]!;
+    if (type !== FUNCREF && type !== EXTERNREF) throw new RealmError('guest-invalid', 'the module has a table of objects');
+    const { minimum, made, end } = limitedSize(bytes, at + 1, MAX_TABLE_ENTRIES);
+    if (minimum > MAX_TABLE_ENTRIES) {
+      throw new RealmError('guest-memory', `a table of the guest has more than ${MAX_TABLE_ENTRIES} entries`);
+    }
+    all.push(type, ...made);
+    at = end;
+  }
+  return all;
+}
+
+/** Minimum and maximum of a memory or a table, rewritten so that the maximum is at most `most`. */
+function limitedSize(bytes: Uint8Array, start: number, most: number): { minimum: number; made: number[]; end: number } {
+  const flags = bytes[start]!;
+  if (flags > 1) throw new RealmError('guest-invalid', 'the module has a shared or 64-bit memory or table');
+  const minimum = leb(bytes, start + 1);
+  const maximum = flags === 1 ? leb(bytes, minimum.end) : { value: Infinity, end: minimum.end };
+  const made = [1, ...unsigned(minimum.value), ...unsigned(Math.min(maximum.value, most))];
+  return { minimum: minimum.value, made, end: maximum.end };
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  const made = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    made.set(part, at);
+    at += part.length;
+  }
   return made;
 }
 

@@ -92,3 +92,8 @@ export function platform(): Platform {
   if (!current) throw new Error('no host was set up: import the package itself, not its parts');
   return current;
 }
+
+/** A call into a guest, or work on its bytes. */
+export function watched<Value>(call: () => Value): Value {
+  return current?.watched ? current.watched(call) : call();
+}

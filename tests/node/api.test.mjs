@@ -32,6 +32,17 @@ test('require gives the same API as import', async () => {
   other.dispose();
 });
 
+test('an error is a RealmError for both bundles, and only those are', async () => {
+  const { Realm: Other, RealmError: OtherError } = createRequire(import.meta.url)(`${ROOT}node/dist/index.cjs`);
+  assert.notEqual(Other, Realm);
+  const problem = await realm.loadModel('/nowhere.gguf').catch((error) => error);
+  for (const Kind of [RealmError, OtherError, Error]) assert(problem instanceof Kind);
+  class Special extends RealmError {}
+  assert(!(problem instanceof Special));
+  assert(new Special('io', '') instanceof OtherError);
+  for (const other of [new Error(''), null, undefined, 'text', {}]) assert(!(other instanceof RealmError));
+});
+
 test('a stream is a ReadableStream and an async iterable', async () => {
   const stream = realm.chatStream(QUESTION, { temperature: 0 });
   assert(stream instanceof ReadableStream);
