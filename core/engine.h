@@ -41,6 +41,7 @@ struct ticket {
     session *session;        /* NULL for tensor work, or when the session is gone */
     uint32_t handle, kind, state;
     bool in_step, event_queued;
+    bool event_ends;         /* the queued event is the ticket's end */
     ticket *event_next, *event_prev;
     realm_error error;
     /* generate */
@@ -183,7 +184,8 @@ struct realm_runtime {
     realm_context *contexts;
     ticket *event_first, *event_last;
     ticket *job_first, *job_last;
-    uint32_t unacknowledged; /* completions taken by a wait that the host has not come back from */
+    uint32_t events_ending;  /* queued events of tickets that have ended */
+    uint32_t unacknowledged; /* those taken by a wait that the host has not come back from */
     uint64_t last_step_ns;
     sample_scratch *scratch; /* one per thread */
     realm_runtime_stats stats;

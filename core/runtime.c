@@ -16,7 +16,12 @@ enum {
 /* ---- events: tickets that the host shall look at --------------------------------------------------------------------------------- */
 
 void runtime_push_event(realm_runtime *rt, ticket *t) {
-    if (t->event_queued || t->ctx == NULL) return;
+    if (t->ctx == NULL) return;
+    if (t->state != REALM_TICKET_PROGRESS && !t->event_ends) {
+        t->event_ends = true;
+        rt->events_ending++;
+    }
+    if (t->event_queued) return;
     t->event_queued = true;
     t->event_next = NULL;
     t->event_prev = rt->event_last;
@@ -28,7 +33,8 @@ void runtime_remove_event(realm_runtime *rt, ticket *t) {
     if (!t->event_queued) return;
     if (t->event_prev != NULL) t->event_prev->event_next = t->event_next; else rt->event_first = t->event_next;
     if (t->event_next != NULL) t->event_next->event_prev = t->event_prev; else rt->event_last = t->event_prev;
-    t->event_queued = false;
+    if (t->event_ends) rt->events_ending--;
+    t->event_queued = t->event_ends = false;
 }
 
 /* A host that is still acting on completions will come back through realm_runtime_wait, which wakes the driver then: the
@@ -37,12 +43,26 @@ void runtime_work_arrived(realm_runtime *rt) {
     if (rt->idle && (rt->unacknowledged == 0 || !rt->dozing)) platform_cond_signal(rt->work);
 }
 
-static bool host_is_acting(const realm_runtime *rt) { return rt->unacknowledged > 0 || rt->event_first != NULL; }
+/* Tickets that have only made progress go on without the host: nobody waits for what it does with their tokens. */
+static bool host_is_acting(const realm_runtime *rt) { return rt->unacknowledged > 0 || rt->events_ending > 0; }
+
+static void acknowledge(realm_runtime *rt) {
+    if (rt->unacknowledged == 0) return;
+    rt->unacknowledged = 0;
+    platform_cond_signal(rt->work);
+}
+
+void realm_runtime_acknowledge(realm_runtime *rt) {
+    platform_lock(rt->lock);
+    acknowledge(rt);
+    platform_unlock(rt->lock);
+}
 
 static uint32_t take_events(realm_runtime *rt, realm_completion *out, uint32_t cap) {
     uint32_t n = 0;
     while (n < cap && rt->event_first != NULL) {
         ticket *t = rt->event_first;
+        if (t->event_ends) rt->unacknowledged++;
         runtime_remove_event(rt, t);
         out[n++] = (realm_completion){.tag = t->ctx->tag, .ticket = t->handle, .state = t->state};
     }
@@ -51,10 +71,7 @@ static uint32_t take_events(realm_runtime *rt, realm_completion *out, uint32_t c
 
 uint32_t realm_runtime_wait(realm_runtime *rt, realm_completion *out, uint32_t cap, uint64_t timeout_ns) {
     platform_lock(rt->lock);
-    if (rt->unacknowledged > 0) {
-        rt->unacknowledged = 0;
-        platform_cond_signal(rt->work);
-    }
+    acknowledge(rt);
     uint64_t end = timeout_ns == UINT64_MAX ? UINT64_MAX : platform_now_ns() + timeout_ns;
     while (rt->event_first == NULL && !rt->wake && !atomic_load(&rt->stop)) {
         uint64_t now = end == UINT64_MAX ? 0 : platform_now_ns();
@@ -63,7 +80,6 @@ uint32_t realm_runtime_wait(realm_runtime *rt, realm_completion *out, uint32_t c
     }
     rt->wake = false;
     uint32_t n = take_events(rt, out, cap);
-    rt->unacknowledged = n;
     platform_unlock(rt->lock);
     return n;
 }

@@ -94,6 +94,8 @@ typedef struct realm_completion {
  * there are none. Returns how many; 0 on timeout, wake or shutdown. Calling it also tells the engine that the host has
  * acted on all completions taken before: the engine waits for that (a little) so that decoding realms step together. */
 REALM_API uint32_t realm_runtime_wait(realm_runtime *rt, realm_completion *out, uint32_t cap, uint64_t timeout_ns);
+/* Says the same from another thread, sooner than the next wait does. */
+REALM_API void realm_runtime_acknowledge(realm_runtime *rt);
 /* Makes a waiting realm_runtime_wait return 0. */
 REALM_API void realm_runtime_wake(realm_runtime *rt);
 /* For no_driver hosts: runs at most one slice of work of about `budget` (in multiply-adds; 0: a whole step).

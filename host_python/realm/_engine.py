@@ -378,6 +378,7 @@ FINISH_FAILED = 4
 _FAILURE_TEXTS = {
     "context-full": "the prompt and the answer do not fit into the model's context",
     "limit-exceeded": "a limit of the realm was reached",
+    "io": "the model's file was cut short or became unreadable while in use: restore it, and load it again",
     "stalled": "the guest waits for nothing",
 }
 

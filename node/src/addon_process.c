@@ -12,7 +12,7 @@
 #include "addon.h"
 
 enum { COMPLETIONS = 256 };
-enum { PATIENCE_NS = 2000000 }; /* how long a waiter waits for JavaScript to act on completions */
+enum { PATIENCE_NS = 5000000 }; /* how long a waiter waits for JavaScript to act on completions */
 
 static _Atomic(platform_mutex *) process_lock;
 static _Atomic(platform_cond *) process_handled;
@@ -105,6 +105,10 @@ void addon_env_handled(addon_env *self, uint32_t count) {
     lock();
     self->unhandled -= count < self->unhandled ? count : self->unhandled;
     if (self->queue_count == 0) self->unhandled = 0; /* those that were lost too */
+    if (self->unhandled == 0) self->lagging = false;
+    if (!someone_acts()) {
+        for (addon_runtime *at = runtimes; at; at = at->next) realm_runtime_acknowledge(at->rt);
+    }
     platform_cond_broadcast(atomic_load(&process_handled));
     unlock();
 }
