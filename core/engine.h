@@ -233,6 +233,8 @@ struct realm_model {
     const uint8_t *bytes;    /* NULL where only the directories are here */
     uint64_t size;
     uint8_t *supplied;       /* a small tensor the host gave */
+    void *pages;             /* of the host's, given to the model */
+    uint64_t pages_bytes;
     gguf *file;
     uint64_t parameter_count, weight_bytes; /* of the directory's tensors */
     tokenizer *tokenizer;

@@ -59,6 +59,7 @@ void model_discard(realm_model *m) {
     gguf_close(m->file);
     free(m->supplied);
     if (m->mapped) platform_unmap(&m->mapping);
+    platform_free_pages(m->pages, m->pages_bytes);
     free(m);
 }
 
@@ -149,6 +150,14 @@ realm_status realm_loader_begin_bytes(realm_runtime *rt, const void *data, uint6
     (*out)->model->bytes = data;
     (*out)->model->size = size;
     return REALM_OK;
+}
+
+void *realm_pages_alloc(uint64_t bytes) { return platform_alloc_pages(bytes); }
+void realm_pages_free(void *pages, uint64_t bytes) { platform_free_pages(pages, bytes); }
+
+void realm_loader_own_pages(realm_loader *loader, void *pages, uint64_t bytes) {
+    loader->model->pages = pages;
+    loader->model->pages_bytes = bytes;
 }
 
 /* ---- loading from directories -------------------------------------------------------------------------------------------------- */

@@ -240,7 +240,7 @@ realm_status realm_runtime_step(realm_runtime *rt, uint64_t now_ns, uint64_t bud
         }
     }
     (void)now_ns;
-    *busy = external ? rt->job_first != NULL : rt->stepping || has_work(rt);
+    *busy = external ? rt->job_first != NULL : rt->stepping ? 2 : has_work(rt);
     platform_unlock(rt->lock);
     return REALM_OK;
 }

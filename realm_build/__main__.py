@@ -85,7 +85,7 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def build_all(options: argparse.Namespace) -> int:
-    from . import native, node, toolchain
+    from . import native, node, toolchain, wasm
 
     if options.target:
         target = toolchain.find_target(options.target)
@@ -93,6 +93,7 @@ def build_all(options: argparse.Namespace) -> int:
         return 0
     build_host()
     node.build()
+    wasm.build()
     if options.sanitize:
         print(native.build_sanitized())
     return 0

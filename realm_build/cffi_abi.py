@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import cffi
@@ -24,9 +25,9 @@ BANNER = '''"""Generated from realm.h and shim.h by realm_build gen; do not edit
 '''
 
 
-def declarations() -> str:
+def declarations(headers: Sequence[str] = HEADERS) -> str:
     """The headers without comments, preprocessor lines and markers: C that cffi's parser accepts."""
-    text = "\n".join((ROOT / header).read_text(encoding="utf-8") for header in HEADERS)
+    text = "\n".join((ROOT / header).read_text(encoding="utf-8") for header in headers)
     constants = dict(re.findall(r"^#define (REALM_ERROR_CAP) (\d+)$", text, re.MULTILINE))
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
     text = re.sub(r"^(#|REALM_RECORD_SIZE).*$", "", text, flags=re.MULTILINE)

@@ -9,7 +9,17 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from . import cffi_abi, records, wit, wit_c, wit_c_host, wit_docs, wit_python, wit_typescript
+from . import (
+    cffi_abi,
+    core_typescript,
+    records,
+    wit,
+    wit_c,
+    wit_c_host,
+    wit_docs,
+    wit_python,
+    wit_typescript,
+)
 from .paths import ROOT
 
 SOURCE = "guest_src/realm.wit"
@@ -23,6 +33,7 @@ OUTPUTS: dict[str, Callable[[wit.Package], str]] = {
     "js/src/_generated/abi.ts": wit_typescript.typescript_glue,
     "host_python/realm/_generated/records.py": lambda _: records.python(),
     "js/src/_generated/records.ts": lambda _: records.typescript(),
+    "js/src/_generated/core.ts": lambda _: core_typescript.generate(),
     "host_python/realm/_abi.py": lambda _: cffi_abi.generate(),  # from the headers, the first row among them
 }
 

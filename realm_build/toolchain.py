@@ -38,6 +38,9 @@ ISA_FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "arm64": {"_neon": ()},
+    # An engine refuses a whole module for one instruction it does not know: hence two builds.
+    "wasm": {"_simd128": ()},
+    "wasm-relaxed": {"_simd128": (), "_relaxed": ()},
 }  # fmt: skip
 
 
@@ -106,10 +109,11 @@ class Compiler:
 
 def file_flags(stem: str, isa: str) -> tuple[str, ...] | None:
     """Extra flags of one C file, or None when the file is for another kind of processor."""
-    for owner, suffixes in ISA_FLAGS.items():
-        for suffix, flags in suffixes.items():
-            if stem.endswith(suffix):
-                return flags if owner == isa else None
+    for suffix, flags in ISA_FLAGS.get(isa, {}).items():
+        if stem.endswith(suffix):
+            return flags
+    if any(stem.endswith(suffix) for suffixes in ISA_FLAGS.values() for suffix in suffixes):
+        return None
     # Without contraction a*b+c rounds twice on every machine: the portable kernels stay bit-equal everywhere.
     return ("-ffp-contract=off",)
 
@@ -153,6 +157,25 @@ def release_compiler(target: Target) -> Compiler:
         link_flags=("-s", *(() if target.system == "windows" else ("-lm", "-lpthread"))),
         isa=target.isa,
         system=target.system,
+        version=zig_version(),
+    )
+
+
+# ---- WebAssembly: zig's wasm32-wasi, of whose system interface nothing is used ----
+
+WASM_FEATURES = "generic+simd128+bulk_memory+sign_ext+nontrapping_fptoint"
+
+
+def wasm_compiler(threads: bool, relaxed: bool) -> Compiler:
+    """One of the four builds: for one thread or for shared memory, without or with relaxed SIMD."""
+    cpu = WASM_FEATURES + ("+atomics" if threads else "") + ("+relaxed_simd" if relaxed else "")
+    return Compiler(
+        kind="wasm" + ("-threads" if threads else "") + ("-relaxed" if relaxed else ""),
+        command=(zig(), "cc", "-target", "wasm32-wasi", f"-mcpu={cpu}"),
+        flags=("-std=c11", "-O3", "-fno-sanitize=undefined", "-fvisibility=hidden", *WARNINGS),
+        link_flags=("-lm",),
+        isa="wasm-relaxed" if relaxed else "wasm",
+        system="wasm",
         version=zig_version(),
     )
 

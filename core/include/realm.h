@@ -99,7 +99,8 @@ REALM_API void realm_runtime_acknowledge(realm_runtime *rt);
 /* Makes a waiting realm_runtime_wait return 0. */
 REALM_API void realm_runtime_wake(realm_runtime *rt);
 /* For no_driver hosts: runs at most one slice of work of about `budget` (in multiply-adds; 0: a whole step).
- * *busy is 1 while there is more to do. With an external executor only products of host tensors run here. */
+ * *busy is 0 when there is nothing more to do, 2 when the slice ended inside a step, else 1. With an external executor only
+ * products of host tensors run here. */
 REALM_API realm_status realm_runtime_step(realm_runtime *rt, uint64_t now_ns, uint64_t budget, uint32_t *busy, realm_error *err);
 
 /* ---- external executor ----
@@ -152,6 +153,11 @@ REALM_API realm_status realm_loader_begin(realm_runtime *rt, const char *path, c
 /* The same over bytes, aligned to 8, that the caller keeps alive until the model is closed. */
 REALM_API realm_status realm_loader_begin_bytes(realm_runtime *rt, const void *data, uint64_t size,
                                                 const realm_model_options *options, realm_loader **out, realm_error *err);
+/* Zeroed memory for such bytes, aligned to 4096; NULL when there is none. */
+REALM_API void *realm_pages_alloc(uint64_t bytes);
+REALM_API void realm_pages_free(void *pages, uint64_t bytes);
+/* Those pages belong to the model from now on: they are freed with it, or when the loader is abandoned. */
+REALM_API void realm_loader_own_pages(realm_loader *loader, void *pages, uint64_t bytes);
 
 /* One file of a model. */
 typedef struct realm_shard {

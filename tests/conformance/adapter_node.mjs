@@ -2,69 +2,10 @@
 
 import { createInterface } from 'node:readline';
 
-import { Realm, RealmError } from '../../node/dist/index.mjs';
+import * as sdk from '../../node/dist/index.mjs';
+import { answerer } from './operations.mjs';
 
-const OPERATIONS = {
-  load: async (realm, request, model) => ({ vocab_size: model.info.vocabSize }),
-  generate: async (realm, request) => result(await realm.generate(request.prompt, settings(request))),
-  chat: async (realm, request) => result(await realm.chat(request.messages, settings(request))),
-
-  stream: async (realm, request) => {
-    const stream = realm.streamTokens(request.prompt, settings(request));
-    const pieces = [];
-    for await (const piece of stream) pieces.push(piece);
-    return { pieces, ...result(await stream.result) };
-  },
-
-  // Leaves a stream after its first piece, then uses the realm again.
-  cancel: async (realm, request) => {
-    for await (const _ of realm.streamTokens(request.prompt, settings(request))) break;
-    return result(await realm.generate(request.then, { temperature: 0 }));
-  },
-
-  logits: async (realm, request) => {
-    const rows = await realm.logits(request.ids);
-    const bytes = request.positions.map((at) => Buffer.from(new Float32Array(rows.at(at)).buffer));
-    return { logits: Buffer.concat(bytes).toString('base64') };
-  },
-
-  tokenize: async (realm, request) => {
-    const flags = { addSpecial: request.add_special ?? false, parseSpecial: request.parse_special ?? false };
-    return { ids: await realm.tokenize(request.text, flags) };
-  },
-
-  detokenize: async (realm, request) => ({ text: await realm.detokenize(request.ids) }),
-};
-
-async function answer(request) {
-  const realm = new Realm();
-  try {
-    const model = await realm.loadModel(request.model, { kvType: request.kv_type ?? 'f16' });
-    return await OPERATIONS[request.op](realm, request, model);
-  } catch (problem) {
-    if (problem instanceof RealmError) return { error: problem.code };
-    throw problem;
-  } finally {
-    realm.dispose();
-  }
-}
-
-// The SDK accepts the names of the WIT in snake_case as they are.
-function settings(request) {
-  const made = Object.fromEntries(Object.entries(request.settings ?? {}).map(([name, value]) => [name, number(value)]));
-  if (made.logit_bias) {
-    made.logit_bias = Object.fromEntries(Object.entries(made.logit_bias).map(([id, value]) => [id, number(value)]));
-  }
-  return made;
-}
-
-function number(value) {
-  return ['NaN', 'Infinity', '-Infinity'].includes(value) ? Number(value) : value;
-}
-
-function result(made) {
-  return { text: made.text, tokens: made.tokens, prompt_tokens: made.promptTokens, finish_reason: made.finishReason };
-}
+const answer = answerer(sdk);
 
 for await (const line of createInterface({ input: process.stdin })) {
   process.stdout.write(`${JSON.stringify(await answer(JSON.parse(line)))}\n`);

@@ -31,6 +31,7 @@ ROOT = HERE.parents[1]
 HOSTS: dict[str, Callable[[], list[str]]] = {  # what starts a host's adapter
     "python": lambda: [sys.executable, str(HERE / "adapter_python.py")],
     "node": lambda: [str(node.node()), str(HERE / "adapter_node.mjs")],
+    "node-wasm": lambda: [str(node.node()), str(HERE / "adapter_node_wasm.mjs"), "core", "1"],
 }
 
 Json = dict[str, Any]

@@ -1,0 +1,277 @@
+// The platform over core.wasm: one instance of the core, its engines and their models, in the thread that runs the event loop.
+//
+// The core has no thread of its own here: an engine computes in slices of a few milliseconds, and between two turns of the event
+// loop messages, cancellations and guests get in. Guests that decode act on their completions in microtasks, before the next
+// turn: so their sessions step together.
+
+import * as layout from '../_generated/core.js';
+import { checkSignal, RealmError } from '../errors.js';
+import { Loading } from '../loading.js';
+import type { CheckedEngineOptions, ResourceLimits } from '../options.js';
+import type { EngineHost, EngineStats, HostLoadOptions, ModelHost, Platform } from '../platform.js';
+import type { ModelInput } from '../port.js';
+import type { ModelSource, OpenSource } from '../source.js';
+import { WasmContext, type ContextOwner } from './context.js';
+import { Core, coreImports } from './core.js';
+import { LoadedModel, readModel, WasmModel } from './model.js';
+
+const TURN_MS = 8; // how long the event loop may wait
+const SLICE_MS = 4; // of one call into the core
+const FIRST_BUDGET = 2 ** 21; // multiply-adds: a slice even on a slow machine
+const LARGEST_BUDGET = 2 ** 32;
+const KV_BYTES = 2 ** 30; // as far as the memory has room
+const COMPLETIONS = 256;
+const BUSY_INSIDE_A_STEP = 2;
+
+export interface WasmPlatformOptions {
+  /** The core for one thread. */
+  module: WebAssembly.Module;
+  /** The bytes of the standard guest. */
+  guest: Uint8Array;
+  demoModel: ModelInput;
+  open: OpenSource;
+}
+
+export interface WasmPlatform extends Platform {
+  /** Frees the core and all that is in it; nothing made by this platform may be used afterwards. */
+  dispose(): void;
+}
+
+export async function openWasmPlatform(options: WasmPlatformOptions): Promise<WasmPlatform> {
+  const instance = await WebAssembly.instantiate(options.module, coreImports(undefined));
+  return new SingleCore(new Core(instance), options);
+}
+
+class SingleCore implements WasmPlatform {
+  readonly #engines = new Map<string, WasmEngine>();
+
+  constructor(
+    private readonly core: Core,
+    private readonly options: WasmPlatformOptions,
+  ) {}
+
+  /** One for each set of options. */
+  engine(options: CheckedEngineOptions): EngineHost {
+    const key = JSON.stringify(options);
+    let engine = this.#engines.get(key);
+    if (!engine) this.#engines.set(key, (engine = new WasmEngine(this.core, options, this.options.open)));
+    return engine;
+  }
+
+  standardGuest(): Uint8Array {
+    return this.options.guest;
+  }
+
+  demoModel(): ModelInput {
+    return this.options.demoModel;
+  }
+
+  defer(run: () => void): void {
+    later(run);
+  }
+
+  dispose(): void {
+    for (const engine of this.#engines.values()) engine.close();
+    this.#engines.clear();
+  }
+}
+
+// ---- engines ----
+
+class WasmEngine implements EngineHost, ContextOwner {
+  readonly runtime: number;
+  readonly #contexts = new Map<number, { context: WasmContext; moved: () => void }>();
+  readonly #models = new Map<string, LoadedModel>();
+  readonly #loading = new Map<string, Loading<LoadedModel>>();
+  readonly #completions: number;
+  readonly #pace = new Pace();
+  #serial = 0;
+  #scheduled = false;
+  #closed = false;
+
+  constructor(
+    readonly core: Core,
+    options: CheckedEngineOptions,
+    private readonly open: OpenSource,
+  ) {
+    const { threads, features, executor } = options;
+    const at = core.begin().room(layout.REALM_RUNTIME_OPTIONS_SIZE);
+    const own = { threads: Math.min(threads || 1, 1), noDriver: 1, batchRows: 0, kvBytes: BigInt(KV_BYTES) };
+    layout.writeCoreRuntimeOptions(core.view, at, { ...own, features, executor });
+    core.check(core.exports.realm_runtime_create(at, core.out, core.error));
+    this.runtime = core.result;
+    this.#completions = core.exports.realm_wasm_alloc(COMPLETIONS * layout.REALM_COMPLETION_SIZE) >>> 0;
+    if (this.#completions === 0) throw new RealmError('out-of-memory', 'no memory for an engine');
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const { context } of [...this.#contexts.values()]) context.close();
+    this.core.exports.realm_runtime_destroy(this.runtime);
+    this.core.exports.realm_wasm_free(this.#completions);
+  }
+
+  context(tenant: bigint, limits: Required<ResourceLimits>, moved: () => void): WasmContext {
+    const serial = ++this.#serial;
+    const context = new WasmContext(this, serial, tenant, limits);
+    this.#contexts.set(serial, { context, moved });
+    return context;
+  }
+
+  left(serial: number): void {
+    this.#contexts.delete(serial);
+  }
+
+  stats(): EngineStats {
+    const { core, runtime } = this;
+    const at = core.begin().room(layout.REALM_RUNTIME_STATS_SIZE);
+    core.exports.realm_runtime_get_stats(runtime, at);
+    const found = layout.readCoreRuntimeStats(core.view, at);
+    return {
+      kernels: core.text(core.exports.realm_runtime_kernels(runtime)),
+      threads: core.exports.realm_runtime_threads(runtime),
+      steps: Number(found.steps),
+      rows: Number(found.rows),
+      stepNanoseconds: Number(found.stepNs),
+      prefixHits: Number(found.prefixHits),
+      kvBytesUsed: Number(found.kvBytesUsed),
+      kvBytesLimit: Number(found.kvBytesLimit),
+      memoryBytes: core.bytes.length,
+    };
+  }
+
+  /** While there is something to compute, a turn is scheduled: that keeps an event loop going. */
+  running(): void {}
+
+  // ---- models ----
+
+  find(key: string): ModelHost | undefined {
+    const found = this.#models.get(key);
+    return found && new WasmModel(found.retain());
+  }
+
+  /** The same bytes under the same options are loaded once. */
+  async load(input: ModelInput, options: HostLoadOptions): Promise<ModelHost> {
+    checkSignal(options.signal);
+    const sources = await this.open(input, { signal: options.signal });
+    try {
+      return await this.#share(sources, options);
+    } finally {
+      for (const source of sources) source.close(); // but for those that a loading took
+    }
+  }
+
+  async #share(sources: ModelSource[], options: HostLoadOptions): Promise<ModelHost> {
+    const names = sources.map((source) => source.key);
+    const key = JSON.stringify([names, options.mode, options.contextLength, options.kvType]);
+    const found = this.find(key);
+    if (found) {
+      options.progress?.(1);
+      return found;
+    }
+    let loading = this.#loading.get(key);
+    if (!loading) this.#loading.set(key, (loading = this.#begin(key, sources.splice(0), options)));
+    return loading.wait(options, (loaded) => new WasmModel(loaded.retain()));
+  }
+
+  #begin(key: string, sources: ModelSource[], options: HostLoadOptions): Loading<LoadedModel> {
+    const loading = new Loading((progress, signal) => this.#read(key, sources, { ...options, progress, signal }));
+    const release = (loaded: LoadedModel): void => queueMicrotask(() => loaded.release()); // when the others took theirs
+    void loading.done.then(release, () => undefined);
+    return loading;
+  }
+
+  async #read(key: string, sources: ModelSource[], options: HostLoadOptions): Promise<LoadedModel> {
+    try {
+      const [source, ...more] = sources;
+      if (!source || more.length > 0) throw new RealmError('unsupported', 'a model of several files cannot be loaded here yet');
+      const address = await readModel(this.core, this.runtime, source, options, () => new Promise(later));
+      const loaded = new LoadedModel(this.core, address, key, () => this.#models.delete(key));
+      this.#models.set(key, loaded);
+      return loaded;
+    } finally {
+      this.#loading.delete(key);
+      for (const source of sources) source.close();
+    }
+  }
+
+  // ---- computing ----
+
+  work(): void {
+    if (this.#scheduled || this.#closed) return;
+    this.#scheduled = true;
+    later(() => this.#turn());
+  }
+
+  #turn(): void {
+    this.#scheduled = false;
+    if (this.#closed) return;
+    const end = performance.now() + TURN_MS;
+    let busy = 0;
+    let moved = false;
+    do {
+      busy = this.#step();
+      moved = this.#deliver();
+    } while (busy !== 0 && !moved && performance.now() < end);
+    if (busy !== 0) this.work();
+  }
+
+  #step(): number {
+    const { core, runtime } = this;
+    const start = performance.now();
+    core.check(core.exports.realm_runtime_step(runtime, 0n, this.#pace.budget, core.out, core.error));
+    const busy = core.result;
+    this.#pace.took(performance.now() - start, busy === BUSY_INSIDE_A_STEP);
+    return busy;
+  }
+
+  /** Tells every context that something of its own has moved; whether there was any. */
+  #deliver(): boolean {
+    const { core } = this;
+    const moved = new Set<number>();
+    for (let count = COMPLETIONS; count === COMPLETIONS; ) {
+      count = core.exports.realm_runtime_wait(this.runtime, this.#completions, COMPLETIONS, 0n);
+      for (let i = 0; i < count; i++) {
+        const at = this.#completions + i * layout.REALM_COMPLETION_SIZE;
+        moved.add(Number(layout.readCoreCompletion(core.view, at).tag));
+      }
+    }
+    for (const serial of moved) this.#contexts.get(serial)?.moved();
+    return moved.size > 0;
+  }
+}
+
+/** Finds how much work takes a slice's time on this machine. */
+class Pace {
+  #budget = FIRST_BUDGET;
+
+  get budget(): bigint {
+    return BigInt(Math.round(this.#budget));
+  }
+
+  /** A step that came to its end says nothing of how much more would have fitted. */
+  took(ms: number, cut: boolean): void {
+    if (!cut && ms <= SLICE_MS) return;
+    const change = Math.min(2, Math.max(0.5, SLICE_MS / Math.max(ms, 0.1)));
+    this.#budget = Math.min(LARGEST_BUDGET, Math.max(FIRST_BUDGET, this.#budget * change));
+  }
+}
+
+// ---- turns of the event loop ----
+
+type SetImmediate = (run: () => void) => unknown;
+
+/** Runs a function after the events that wait already. Timers are no use: browsers hold them back by 4 ms. */
+const later: (run: () => void) => void = makeLater();
+
+function makeLater(): (run: () => void) => void {
+  const { setImmediate } = globalThis as { setImmediate?: SetImmediate };
+  if (setImmediate) return (run) => void setImmediate(run);
+  const waiting: (() => void)[] = [];
+  const channel = new MessageChannel();
+  channel.port1.onmessage = () => waiting.shift()?.();
+  return (run) => {
+    waiting.push(run);
+    channel.port2.postMessage(0);
+  };
+}

@@ -1,0 +1,21 @@
+// The public SDK over core.wasm in the thread that imports it, for tests: the same names as the package, and the parts inside.
+
+import { readFileSync } from 'node:fs';
+
+import { LocalEngine } from '../../js/src/local.js';
+import { usePlatform } from '../../js/src/platform.js';
+import { usePorts } from '../../js/src/port.js';
+import { openWasmPlatform } from '../../js/src/wasm/host.js';
+import { openNodeSource } from '../../node/src/source.js';
+
+export * from '../../js/src/public.js';
+export { openNodeSource };
+
+/** Sets up the SDK of this module over the core in a file; the platform is the caller's to dispose of. */
+export async function useCore(path, guest, demoModel) {
+  const module = await WebAssembly.compile(readFileSync(path));
+  const platform = await openWasmPlatform({ module, guest: readFileSync(guest), demoModel, open: openNodeSource });
+  usePlatform(platform);
+  usePorts({ backends: ['auto', 'cpu'], engine: (options) => new LocalEngine(platform.engine(options)) });
+  return platform;
+}
