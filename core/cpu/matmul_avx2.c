@@ -1,115 +1,18 @@
-/* matmul_avx2.c: quantized weights times int8 activations (int8_rows.h) with u8 x s8 multiply-adds, for few rows.
+/* matmul_avx2.c: quantized weights times int8 activations (int8_rows.h) with u8 x s8 multiply-adds.
  *
- * A weight type is described by a `quant`: how 32 weights are multiplied with 32 int8 activations into 8 integer sums, and
- * how a group of 256 weights gives its scales. Many rows go through floats (matmul_float_avx2.c): without VNNI instructions
- * integer products are no faster, and activations need not be rounded. */
-#include "avx2.h"
+ * Two loops serve all types of avx2_quants.h:
+ *   few rows   (decode) one output at a time, straight from the file's layout, every row using the weights just unpacked;
+ *   many rows  (prefill) 16 outputs x 512 weights are unpacked once into panels in which a vector holds 4 consecutive weights
+ *              of 8 outputs, and every tile of 4 rows multiplies them with broadcast activations. */
+#include "avx2_quants.h"
 #include "int8_rows.h"
 
-#define GROUP_K 256
-#define DECODE_ROWS 4       /* up to this many rows are rounded to int8 */
+#define DECODE_ROWS 4       /* up to this many rows go through the decode loop; from there on panels win */
 #define PREFETCH_BYTES 2048 /* how far ahead of use weights are asked for */
-
-typedef struct quant {
-    uint32_t sub;         /* elements that share a scale: 16 or 32 */
-    uint32_t offset;      /* load32 gives weight + offset as unsigned bytes; 0: signed or with mins */
-    bool has_min;         /* weight = scale * u - min */
-    bool is_signed;       /* load32 gives signed bytes */
-    uint32_t group_bytes; /* GROUP_K weights in the file */
-    __m256i (*load32)(const uint8_t *group, uint32_t piece); /* weights [32 * piece, 32 * piece + 32) of a group */
-    /* Scales (and mins, per 32) of the first `count` sub-blocks of a group; zero beyond. */
-    void (*scales)(const uint8_t *group, uint32_t count, __m256 scale[2], __m256 *min);
-} quant;
-
-/* ---- the types ---- */
-
-/* Half-precision scales of up to 8 small blocks, which open with them. */
-AVX2_INLINE __m256 block_scales(const uint8_t *group, uint32_t count, size_t block_bytes) {
-    uint16_t d[8] = {0};
-    for (uint32_t b = 0; b < count; b++) d[b] = base_u16(group + b * block_bytes);
-    return _mm256_cvtph_ps(_mm_set_epi16((short)d[7], (short)d[6], (short)d[5], (short)d[4], (short)d[3], (short)d[2], (short)d[1],
-                                         (short)d[0]));
-}
-
-AVX2_INLINE void q8_0_scales(const uint8_t *group, uint32_t count, __m256 scale[2], __m256 *min) {
-    scale[0] = block_scales(group, count, sizeof(block_q8_0));
-    scale[1] = *min = _mm256_setzero_ps();
-}
-
-AVX2_INLINE __m256i q8_0_load32(const uint8_t *group, uint32_t piece) {
-    return _mm256_loadu_si256((const __m256i *)((const block_q8_0 *)group)[piece].qs);
-}
-
-AVX2_INLINE void q4_0_scales(const uint8_t *group, uint32_t count, __m256 scale[2], __m256 *min) {
-    scale[0] = block_scales(group, count, sizeof(block_q4_0));
-    scale[1] = *min = _mm256_setzero_ps();
-}
-
-AVX2_INLINE __m256i q4_0_load32(const uint8_t *group, uint32_t piece) {
-    __m128i v = _mm_loadu_si128((const __m128i *)((const block_q4_0 *)group)[piece].qs);
-    return _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(v, 4), v), _mm256_set1_epi8(15));
-}
-
-/* Q4_K and Q5_K open with d, dmin and eight 6-bit scales and mins in 12 bytes. */
-AVX2_INLINE void k_scales(const uint8_t *block, uint32_t count, __m256 scale[2], __m256 *min) {
-    (void)count;
-    uint32_t a = base_u32(block + 4), b = base_u32(block + 8), c = base_u32(block + 12);
-    uint32_t scales_high = (c & 0x0f0f0f0fu) | (a >> 2 & 0x30303030u), mins_high = (c >> 4 & 0x0f0f0f0fu) | (b >> 2 & 0x30303030u);
-    __m128i bytes = _mm_set_epi32((int)mins_high, (int)(b & 0x3f3f3f3fu), (int)scales_high, (int)(a & 0x3f3f3f3fu));
-    __m128 d = _mm_cvtph_ps(_mm_cvtsi32_si128((int)base_u32(block)));
-    scale[0] = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)), _mm256_broadcastss_ps(d));
-    scale[1] = _mm256_setzero_ps();
-    *min = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))), _mm256_broadcastss_ps(_mm_movehdup_ps(d)));
-}
-
-/* Low or high nibbles of 32 bytes. */
-AVX2_INLINE __m256i nibbles32(const uint8_t *qs, bool high) {
-    __m256i v = _mm256_loadu_si256((const __m256i *)qs);
-    return _mm256_and_si256(high ? _mm256_srli_epi16(v, 4) : v, _mm256_set1_epi8(15));
-}
-
-AVX2_INLINE __m256i q4_k_load32(const uint8_t *group, uint32_t piece) {
-    return nibbles32(((const block_q4_k *)group)->qs + 32 * (piece / 2), piece & 1);
-}
-
-AVX2_INLINE __m256i q5_k_load32(const uint8_t *group, uint32_t piece) {
-    const block_q5_k *block = (const block_q5_k *)group;
-    const __m256i bit = _mm256_set1_epi8((char)(1u << piece));
-    __m256i fifth = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_loadu_si256((const __m256i *)block->qh), bit), bit);
-    return _mm256_or_si256(nibbles32(block->qs + 32 * (piece / 2), piece & 1), _mm256_and_si256(fifth, _mm256_set1_epi8(16)));
-}
-
-AVX2_INLINE void q6_k_scales(const uint8_t *group, uint32_t count, __m256 scale[2], __m256 *min) {
-    (void)count;
-    const block_q6_k *block = (const block_q6_k *)group;
-    __m128i bytes = _mm_loadu_si128((const __m128i *)block->scales);
-    __m256 d = _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(block->d)));
-    scale[0] = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)), d);
-    scale[1] = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))), d);
-    *min = _mm256_setzero_ps();
-}
-
-AVX2_INLINE __m256i q6_k_load32(const uint8_t *group, uint32_t piece) {
-    const block_q6_k *block = (const block_q6_k *)group;
-    __m256i low = nibbles32(block->ql + 64 * (piece / 4) + 32 * (piece & 1), piece & 2);
-    __m256i high = _mm256_loadu_si256((const __m256i *)(block->qh + 32 * (piece / 4)));
-    high = _mm256_srl_epi16(high, _mm_cvtsi32_si128((int)(2 * (piece & 3))));
-    return _mm256_or_si256(low, _mm256_slli_epi16(_mm256_and_si256(high, _mm256_set1_epi8(3)), 4));
-}
-
-static const quant quant_q8_0 = {32, 0, false, true, 8 * sizeof(block_q8_0), q8_0_load32, q8_0_scales};
-static const quant quant_q4_0 = {32, 8, false, false, 8 * sizeof(block_q4_0), q4_0_load32, q4_0_scales};
-static const quant quant_q4_k = {32, 0, true, false, sizeof(block_q4_k), q4_k_load32, k_scales};
-static const quant quant_q5_k = {32, 0, true, false, sizeof(block_q5_k), q5_k_load32, k_scales};
-static const quant quant_q6_k = {16, 32, false, false, sizeof(block_q6_k), q6_k_load32, q6_k_scales};
+#define PANEL_K 512         /* weights of an output that are unpacked at a time */
+#define TILE_ROWS 4         /* 2 x 4 sums of 16 bits and what they are made of fill the registers */
 
 /* ---- preparing activations ---- */
-
-/* Enough for either form. */
-static size_t prepared_size(uint32_t n_rows, uint32_t k) {
-    size_t as_int8 = int8_prepared_size(n_rows < DECODE_ROWS ? n_rows : DECODE_ROWS, k), as_f32 = (size_t)n_rows * k * sizeof(float);
-    return as_int8 > as_f32 ? as_int8 : as_f32;
-}
 
 AVX2_INLINE int sum_lanes(__m128i v) {
     v = _mm_add_epi32(v, _mm_shuffle_epi32(v, 0x4e));
@@ -152,15 +55,11 @@ static void prepare_int8(const float *x, const int8_row *row, uint32_t k) {
     }
 }
 
-/* int8 rows for few rows, plain f32 ones for many. */
 static void prepare(const float *x, size_t x_stride, uint32_t n_rows, uint32_t k, uint32_t row0, uint32_t row1, void *prepared) {
+    (void)n_rows;
     for (size_t r = row0; r < row1; r++) {
-        if (n_rows > DECODE_ROWS) {
-            memcpy((float *)prepared + r * k, x + r * x_stride, (size_t)k * sizeof *x);
-        } else {
-            int8_row row = int8_row_at(prepared, k, r);
-            prepare_int8(x + r * x_stride, &row, k);
-        }
+        int8_row row = int8_row_at(prepared, k, r);
+        prepare_int8(x + r * x_stride, &row, k);
     }
 }
 
@@ -245,30 +144,181 @@ AVX2_INLINE void decode_rows(const quant *t, const uint8_t *w, size_t row_bytes,
     for (size_t o = out0; o < out1; o++) decode_output(t, w + o * row_bytes, k, x, m_count, out + o, out_stride);
 }
 
+/* ---- many rows ---- */
+
+typedef struct panels { /* two panels of 8 outputs x PANEL_K weights */
+    _Alignas(32) uint8_t w[2][PANEL_K * 8];        /* [panel][weight / 4][output][weight % 4] */
+    _Alignas(32) float scale[2][PANEL_K / 16][8];  /* [panel][sub-block][output] */
+    _Alignas(32) float min[2][PANEL_K / 16][8];    /* what is taken from a weight: its type's min, or scale * offset */
+    uint32_t outputs[2];                           /* how many of the 8 exist */
+} panels;
+
+/* Eight outputs at w, rows row_bytes apart. Rows past the last repeat it: they are computed and not stored. */
+typedef struct panel_source {
+    const uint8_t *w;
+    size_t row_bytes;
+    uint32_t n;
+} panel_source;
+
+AVX2_INLINE const uint8_t *panel_row(const panel_source *from, uint32_t o) {
+    return from->w + (o < from->n ? o : from->n - 1) * from->row_bytes;
+}
+
+/* Scales and mins of the first `count` sub-blocks of a group, output by output, to sub-block by sub-block. */
+AVX2_INLINE void panel_scales(const quant *t, const panel_source *from, uint32_t count, float (*scales)[8], float (*mins)[8]) {
+    __m256 scale[2][8], min[8];
+    for (uint32_t o = 0; o < 8; o++) {
+        __m256 both[2];
+        t->scales(panel_row(from, o), count, both, &min[o]);
+        scale[0][o] = both[0];
+        scale[1][o] = both[1];
+    }
+    const __m256 offset = _mm256_set1_ps((float)t->offset);
+    for (uint32_t half = 0; 8 * half < count; half++) {
+        avx2_transpose(scale[half]);
+        for (uint32_t i = 0; i < 8; i++) {
+            _mm256_store_ps(scales[8 * half + i], scale[half][i]);
+            if (!t->has_min) _mm256_store_ps(mins[8 * half + i], _mm256_mul_ps(scale[half][i], offset));
+        }
+    }
+    if (!t->has_min) return;
+    avx2_transpose(min);
+    for (uint32_t i = 0; i < 8; i++) _mm256_store_ps(mins[i], min[i]);
+}
+
+AVX2_INLINE void panel_weights(const quant *t, const panel_source *from, uint32_t pieces, uint8_t *to) {
+    for (uint32_t p = 0; p < pieces; p++, to += 32 * 8) {
+        __m256 v[8];
+        for (uint32_t o = 0; o < 8; o++) v[o] = _mm256_castsi256_ps(t->load32(panel_row(from, o), p));
+        avx2_transpose(v);
+        for (uint32_t i = 0; i < 8; i++) _mm256_store_ps((float *)(void *)(to + 32 * i), v[i]);
+    }
+}
+
+/* `k` weights of eight outputs, group by group. */
+AVX2_INLINE void panel_unpack(const quant *t, panel_source from, uint32_t k, panels *out, int panel) {
+    for (uint32_t at = 0; at < k; at += GROUP_K, from.w += t->group_bytes) {
+        const uint32_t weights = k - at < GROUP_K ? k - at : GROUP_K, s = at / t->sub;
+        panel_scales(t, &from, weights / t->sub, out->scale[panel] + s, out->min[panel] + s);
+        panel_weights(t, &from, weights / 32, out->w[panel] + (size_t)at * 8);
+    }
+}
+
+/* Two neighbouring products each, as 16-bit sums. */
+AVX2_INLINE __m256i multiply(const quant *t, __m256i w, __m256i q) {
+    return t->is_signed ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w)) : _mm256_maddubs_epi16(w, q);
+}
+
+/* dots[r][panel] = sub-block s of 8 outputs . x[r], as integers; 16-bit sums are added while they cannot overflow. */
+AVX2_INLINE void tile_dots(const quant *t, const panels *w, uint32_t s, const int8_row *x, size_t k0, uint32_t rows,
+                           __m256i dots[][2]) {
+    for (uint32_t r = 0; r < rows; r++) dots[r][0] = dots[r][1] = _mm256_setzero_si256();
+    for (uint32_t g0 = 0; g0 < t->sub / 4; g0 += t->adds) {
+        __m256i words[TILE_ROWS][2];
+        for (uint32_t r = 0; r < rows; r++) words[r][0] = words[r][1] = _mm256_setzero_si256();
+        CPU_UNROLL for (uint32_t g = g0; g < g0 + t->adds; g++) {
+            const size_t at = (size_t)s * t->sub + 4 * g;
+            const __m256i w0 = _mm256_load_si256((const __m256i *)(w->w[0] + at * 8));
+            const __m256i w1 = _mm256_load_si256((const __m256i *)(w->w[1] + at * 8));
+            CPU_UNROLL for (uint32_t r = 0; r < rows; r++) {
+                const __m256i q = _mm256_set1_epi32((int)base_u32(x[r].q + k0 + at));
+                words[r][0] = _mm256_add_epi16(words[r][0], multiply(t, w0, q));
+                words[r][1] = _mm256_add_epi16(words[r][1], multiply(t, w1, q));
+            }
+        }
+        for (uint32_t r = 0; r < rows; r++) {
+            for (int p = 0; p < 2; p++)
+                dots[r][p] = _mm256_add_epi32(dots[r][p], _mm256_madd_epi16(words[r][p], _mm256_set1_epi16(1)));
+        }
+    }
+}
+
+/* Scale times sum of the activations of a sub-block. */
+AVX2_INLINE float activation_sum(const quant *t, const int8_row *x, size_t at) {
+    return t->sub == 32 ? x->d_sum[at / 32] : x->d[at / 32] * (float)x->sum16[at / 16] * (-1.0f / INT8_OFFSET);
+}
+
+/* out (rows, 16) = or += x (rows, subs * sub) @ panels */
+AVX2_INLINE void tile(const quant *t, const panels *w, uint32_t subs, const int8_row *x, size_t k0, uint32_t rows, float *out,
+                      size_t out_stride) {
+    __m256 sums[TILE_ROWS][2];
+    for (uint32_t r = 0; r < rows; r++) sums[r][0] = sums[r][1] = _mm256_setzero_ps();
+    for (uint32_t s = 0; s < subs; s++) {
+        const size_t at = k0 + s * t->sub;
+        __m256i dots[TILE_ROWS][2];
+        tile_dots(t, w, s, x, k0, rows, dots);
+        for (uint32_t r = 0; r < rows; r++) {
+            const __m256 d = _mm256_broadcast_ss(&x[r].d[at / 32]), taken = _mm256_set1_ps(activation_sum(t, &x[r], at));
+            for (int p = 0; p < 2; p++) {
+                const __m256 scale = _mm256_mul_ps(_mm256_load_ps(w->scale[p][s]), d);
+                sums[r][p] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[r][p]), scale, sums[r][p]);
+                if (!t->is_signed) sums[r][p] = _mm256_fnmadd_ps(_mm256_load_ps(w->min[p][s]), taken, sums[r][p]);
+            }
+        }
+    }
+    for (uint32_t r = 0; r < rows; r++) {
+        for (int p = 0; p < 2; p++) {
+            float *to = out + r * out_stride + 8 * p;
+            if (w->outputs[p] == 0) continue;
+            if (k0) sums[r][p] = _mm256_add_ps(sums[r][p], avx2_load(to, w->outputs[p]));
+            avx2_store(to, w->outputs[p], sums[r][p]);
+        }
+    }
+}
+
+/* Up to 16 outputs of all rows, PANEL_K weights at a time. */
+AVX2_INLINE void prefill_outputs(const quant *t, const uint8_t *w, size_t row_bytes, const void *prepared, uint32_t n_rows, uint32_t k,
+                                 uint32_t n_out, float *out, size_t out_stride) {
+    panels p;
+    p.outputs[0] = n_out < 8 ? n_out : 8;
+    p.outputs[1] = n_out - p.outputs[0];
+    for (size_t k0 = 0; k0 < k; k0 += PANEL_K) {
+        const uint32_t count = k - k0 < PANEL_K ? (uint32_t)(k - k0) : PANEL_K;
+        const uint8_t *from = w + k0 / GROUP_K * t->group_bytes;
+        panel_unpack(t, (panel_source){from, row_bytes, p.outputs[0]}, count, &p, 0);
+        /* Without outputs of its own the second panel repeats the first output, computed and not stored. */
+        const bool second = p.outputs[1] != 0;
+        panel_unpack(t, (panel_source){second ? from + 8 * row_bytes : from, row_bytes, second ? p.outputs[1] : 1}, count, &p, 1);
+        for (uint32_t r = 0; r < n_rows; r += TILE_ROWS) {
+            int8_row x[TILE_ROWS];
+            for (uint32_t i = 0; i < TILE_ROWS && r + i < n_rows; i++) x[i] = int8_row_at(prepared, k, r + i);
+            float *to = out + r * out_stride;
+            switch (n_rows - r) { /* constants, so that the sums live in registers */
+            case 1: tile(t, &p, count / t->sub, x, k0, 1, to, out_stride); break;
+            case 2: tile(t, &p, count / t->sub, x, k0, 2, to, out_stride); break;
+            case 3: tile(t, &p, count / t->sub, x, k0, 3, to, out_stride); break;
+            default: tile(t, &p, count / t->sub, x, k0, TILE_ROWS, to, out_stride); break;
+            }
+        }
+    }
+}
+
 /* ---- the table ---- */
 
-AVX2_INLINE void matmul(const quant *t, uint32_t type, const void *w, size_t row_bytes, const void *prepared, uint32_t n_rows,
-                        uint32_t k, uint32_t out0, uint32_t out1, float *out, size_t out_stride) {
+AVX2_INLINE void matmul(const quant *t, const uint8_t *w, size_t row_bytes, const void *prepared, uint32_t n_rows, uint32_t k,
+                        uint32_t out0, uint32_t out1, float *out, size_t out_stride) {
     switch (n_rows) {
     case 0: break;
     case 1: decode_rows(t, w, row_bytes, prepared, 1, k, out0, out1, out, out_stride); break;
     case 2: decode_rows(t, w, row_bytes, prepared, 2, k, out0, out1, out, out_stride); break;
     case 3: decode_rows(t, w, row_bytes, prepared, 3, k, out0, out1, out, out_stride); break;
     case 4: decode_rows(t, w, row_bytes, prepared, 4, k, out0, out1, out, out_stride); break;
-    default: cpu_matmul_float_avx2(type, w, row_bytes, prepared, n_rows, k, out0, out1, out, out_stride); break;
+    default:
+        for (uint32_t o = out0; o < out1; o += 16)
+            prefill_outputs(t, w + o * row_bytes, row_bytes, prepared, n_rows, k, out1 - o < 16 ? out1 - o : 16, out + o, out_stride);
     }
 }
 
-#define DEFINE_MATMUL(suffix, type) \
+#define DEFINE_MATMUL(suffix) \
     static void matmul_##suffix(const void *w, size_t row_bytes, const void *prepared, uint32_t n_rows, uint32_t k, \
                                 uint32_t out0, uint32_t out1, float *out, size_t out_stride) { \
-        matmul(&quant_##suffix, type, w, row_bytes, prepared, n_rows, k, out0, out1, out, out_stride); \
+        matmul(&quant_##suffix, w, row_bytes, prepared, n_rows, k, out0, out1, out, out_stride); \
     }
-DEFINE_MATMUL(q8_0, BLOCK_Q8_0)
-DEFINE_MATMUL(q4_0, BLOCK_Q4_0)
-DEFINE_MATMUL(q4_k, BLOCK_Q4_K)
-DEFINE_MATMUL(q5_k, BLOCK_Q5_K)
-DEFINE_MATMUL(q6_k, BLOCK_Q6_K)
+DEFINE_MATMUL(q8_0)
+DEFINE_MATMUL(q4_0)
+DEFINE_MATMUL(q4_k)
+DEFINE_MATMUL(q5_k)
+DEFINE_MATMUL(q6_k)
 
 #define DEFINE_MATMUL_FLOAT(suffix, type) \
     static void matmul_##suffix(const void *w, size_t row_bytes, const void *prepared, uint32_t n_rows, uint32_t k, \
@@ -280,11 +330,11 @@ DEFINE_MATMUL_FLOAT(f16, BLOCK_F16)
 DEFINE_MATMUL_FLOAT(bf16, BLOCK_BF16)
 
 void cpu_fill_matmul_avx2(cpu_ops *ops) {
-    ops->matmul[BLOCK_Q8_0] = (cpu_matmul){prepared_size, prepare, matmul_q8_0, 16};
-    ops->matmul[BLOCK_Q4_0] = (cpu_matmul){prepared_size, prepare, matmul_q4_0, 16};
-    ops->matmul[BLOCK_Q4_K] = (cpu_matmul){prepared_size, prepare, matmul_q4_k, 16};
-    ops->matmul[BLOCK_Q5_K] = (cpu_matmul){prepared_size, prepare, matmul_q5_k, 16};
-    ops->matmul[BLOCK_Q6_K] = (cpu_matmul){prepared_size, prepare, matmul_q6_k, 16};
+    ops->matmul[BLOCK_Q8_0] = (cpu_matmul){int8_prepared_size, prepare, matmul_q8_0, 16};
+    ops->matmul[BLOCK_Q4_0] = (cpu_matmul){int8_prepared_size, prepare, matmul_q4_0, 16};
+    ops->matmul[BLOCK_Q4_K] = (cpu_matmul){int8_prepared_size, prepare, matmul_q4_k, 16};
+    ops->matmul[BLOCK_Q5_K] = (cpu_matmul){int8_prepared_size, prepare, matmul_q5_k, 16};
+    ops->matmul[BLOCK_Q6_K] = (cpu_matmul){int8_prepared_size, prepare, matmul_q6_k, 16};
     ops->matmul[BLOCK_F32].run = matmul_f32; /* prepared: the portable f32 rows */
     ops->matmul[BLOCK_F16].run = matmul_f16;
     ops->matmul[BLOCK_BF16].run = matmul_bf16;
