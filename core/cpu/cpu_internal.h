@@ -10,11 +10,13 @@
 void cpu_attention_portable(const cpu_attention *job, uint32_t row0, uint32_t row1, uint32_t head0, uint32_t head1,
                             float *scratch);
 
-/* Before a loop of constant count whose body indexes registers by the loop variable. */
+/* Before a loop of constant count whose body indexes registers by the loop variable; or one that must stay a loop. */
 #if defined(__clang__)
 #define CPU_UNROLL _Pragma("clang loop unroll(full)")
+#define CPU_ROLLED _Pragma("clang loop unroll(disable)")
 #else
 #define CPU_UNROLL _Pragma("GCC unroll 16")
+#define CPU_ROLLED _Pragma("GCC unroll 1")
 #endif
 
 #if defined(__x86_64__) || defined(_M_X64)

@@ -213,10 +213,10 @@ AVX2_INLINE __m256i multiply(const quant *t, __m256i w, __m256i q) {
 AVX2_INLINE void tile_dots(const quant *t, const panels *w, uint32_t s, const int8_row *x, size_t k0, uint32_t rows,
                            __m256i dots[][2]) {
     for (uint32_t r = 0; r < rows; r++) dots[r][0] = dots[r][1] = _mm256_setzero_si256();
-    for (uint32_t g0 = 0; g0 < t->sub / 4; g0 += t->adds) {
+    CPU_ROLLED for (uint32_t g0 = 0; g0 < t->sub / 4; g0 += t->adds) {
         __m256i words[TILE_ROWS][2];
         for (uint32_t r = 0; r < rows; r++) words[r][0] = words[r][1] = _mm256_setzero_si256();
-        CPU_UNROLL for (uint32_t g = g0; g < g0 + t->adds; g++) {
+        CPU_ROLLED for (uint32_t g = g0; g < g0 + t->adds; g++) { /* unrolled, compilers keep more alive than there are registers */
             const size_t at = (size_t)s * t->sub + 4 * g;
             const __m256i w0 = _mm256_load_si256((const __m256i *)(w->w[0] + at * 8));
             const __m256i w1 = _mm256_load_si256((const __m256i *)(w->w[1] + at * 8));
