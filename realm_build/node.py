@@ -144,7 +144,7 @@ def build_dist() -> None:
 def typescript() -> list[Path]:
     """What every bundle and the types are made from."""
     settings = [NODE / "tsconfig.json", NODE / "package.json", NODE / "package-lock.json"]
-    return [*sources("node/src/**/*.ts", "js/src/**/*.ts"), *settings]
+    return [*sources("node/src/**/*.ts", "js/src/**/*.ts", "kernels/wgsl/**/*.wgsl"), *settings]
 
 
 def esm_step(entries: Sequence[Path]) -> Step:
@@ -162,7 +162,13 @@ def commonjs_step() -> Step:
 
 def bundle_step(output: Path, options: Sequence[str]) -> Step:
     tool = relative(NODE_MODULES / "esbuild" / "bin" / "esbuild")
-    fixed = ("--bundle", "--platform=node", f"--target=node{MINIMUM_NODE}", "--log-level=warning")
+    fixed = (
+        "--bundle",
+        "--platform=node",
+        f"--target=node{MINIMUM_NODE}",
+        "--log-level=warning",
+        "--loader:.wgsl=text",
+    )
     resolve = f"--alias:@huggingface/jinja=./{relative(NODE_MODULES)}/@huggingface/jinja"
     command = (str(node()), tool, *fixed, resolve, *options)
     return Step(f"bundle {relative(output)}", output, command, tuple(typescript()))

@@ -136,7 +136,9 @@ def random_weights(rng: np.random.Generator, kind: Type, n_out: int, k: int) -> 
 
 def scale_offsets(kind: Type) -> tuple[int, ...]:
     """Where a block keeps its half-precision scales."""
-    return {Type.Q6_K: (208,), Type.Q4_K: (0, 2), Type.Q5_K: (0, 2)}.get(kind, (0,))
+    both = (Type.Q4_1, Type.Q5_1, Type.Q4_K, Type.Q5_K)
+    elsewhere = {Type.Q6_K: (208,), Type.Q2_K: (80, 82), Type.Q3_K: (108,)}
+    return (0, 2) if kind in both else elsewhere.get(kind, (0,))
 
 
 def dequantized(kind: Type, weights: Bytes) -> F32:

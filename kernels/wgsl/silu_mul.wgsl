@@ -1,0 +1,22 @@
+// silu_mul.wgsl: dst[i] = silu(dst[i]) * src[i], silu(x) = x / (1 + exp(-x)). One thread per element.
+
+struct Params {
+    count: u32,
+}
+
+@group(0) @binding(0) var<storage, read> src: array<f32>;
+@group(0) @binding(1) var<storage, read_write> dst: array<f32>;
+@group(0) @binding(2) var<uniform> p: Params;
+
+// exp of a negative number only: it cannot overflow.
+fn combined(x: f32, y: f32) -> f32 {
+    let e = exp(-abs(x));
+    return x * (select(e, 1.0, x >= 0.0) / (1.0 + e)) * y;
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+    let index = linear_workgroup(group, groups) * 256u + lane;
+    if (index < p.count) { dst[index] = combined(dst[index], src[index]); }
+}
