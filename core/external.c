@@ -106,7 +106,8 @@ static realm_batch count_batch(engine *e) {
 
 static void fill_segment(external_batch *x, const batch_segment *s, uint32_t index, uint32_t page0) {
     uint32_t n = page_count(s);
-    x->segments[index] = (realm_batch_segment){.row0 = s->row0, .n_rows = s->n_rows, .pos0 = s->pos0, .page0 = page0, .n_pages = n,
+    x->segments[index] = (realm_batch_segment){.row0 = s->row0, .n_rows = s->n_rows, .pos0 = s->pos0,
+                                               .kv_type = kv_type_of(s->kv), .page0 = page0, .n_pages = n,
                                                .hidden = address(s->hidden)};
     for (uint32_t i = 0; i < n; i++) x->pages[page0 + i] = s->pages[i]->number;
     for (uint32_t i = 0; i < s->n_rows; i++) {

@@ -94,8 +94,8 @@ REALM_RECORD_SIZE(realm_plan_header, 136);
 typedef struct realm_batch_segment {
     uint32_t row0, n_rows;
     uint32_t pos0;           /* position of the first row: row r is at pos0 + r - row0 and sees the positions up to its own */
+    uint32_t kv_type;
     uint32_t page0, n_pages; /* its part of the batch's page table: pages of positions [0, pos0 + n_rows) */
-    uint32_t reserved;
     uint64_t hidden;         /* f32 (n_rows, embedding): the residual stream, read before a slice that does not begin with layer
                               * 0 and written after one that does not end with the last; else 0 */
 } realm_batch_segment;

@@ -53,9 +53,9 @@ BATCH = np.dtype({
 })
 
 BATCH_SEGMENT = np.dtype({
-    "names": ['row0', 'n_rows', 'pos0', 'page0', 'n_pages', 'hidden'],
-    "formats": ['<u4', '<u4', '<u4', '<u4', '<u4', '<u8'],
-    "offsets": [0, 4, 8, 12, 16, 24],
+    "names": ['row0', 'n_rows', 'pos0', 'kv_type', 'page0', 'n_pages', 'hidden'],
+    "formats": ['<u4', '<u4', '<u4', '<u4', '<u4', '<u4', '<u8'],
+    "offsets": [0, 4, 8, 12, 16, 20, 24],
     "itemsize": 32,
 })
 

@@ -94,6 +94,7 @@ export interface BatchSegment {
   row0: number;
   nRows: number;
   pos0: number;
+  kvType: number;
   page0: number;
   nPages: number;
   hidden: number;
@@ -106,8 +107,9 @@ export function readBatchSegment(view: DataView, at: number): BatchSegment {
     row0: view.getUint32(at + 0, true),
     nRows: view.getUint32(at + 4, true),
     pos0: view.getUint32(at + 8, true),
-    page0: view.getUint32(at + 12, true),
-    nPages: view.getUint32(at + 16, true),
+    kvType: view.getUint32(at + 12, true),
+    page0: view.getUint32(at + 16, true),
+    nPages: view.getUint32(at + 20, true),
     hidden: u64(view, at + 24),
   };
 }
