@@ -33,10 +33,7 @@ class Plan:
 
     @classmethod
     def of(cls, model: Any) -> Plan:
-        size = library().realm_model_plan(model, ffi.NULL, 0)
-        out = ffi.new("char[]", size)
-        assert library().realm_model_plan(model, out, size) == size
-        return cls.parse(bytes(ffi.buffer(out, size)))
+        return cls.parse(plan_block(model))
 
     @classmethod
     def parse(cls, block: bytes) -> Plan:
@@ -46,6 +43,13 @@ class Plan:
         rope = np.frombuffer(block, "<f4", h["rope_half"], h["rope_offset"])
         assert len(block) == h["rope_offset"] + 4 * h["rope_half"]
         return cls(h, ops, tensors, rope.astype(np.float64))
+
+
+def plan_block(model: Any) -> bytes:
+    size = library().realm_model_plan(model, ffi.NULL, 0)
+    out = ffi.new("char[]", size)
+    assert library().realm_model_plan(model, out, size) == size
+    return bytes(ffi.buffer(out, size))
 
 
 def memory(address: int, dtype: Any, count: int) -> NDArray[Any]:
@@ -62,8 +66,6 @@ class Executor:
     data: bytes  # the model's bytes, shards at their bases
     weights: dict[int, Array] = field(default_factory=dict)
     pools: dict[int, NDArray[Any]] = field(default_factory=dict)  # (layers, K and V, pages, G, page, width)
-    copied: int = 0
-    wiped: int = 0
 
     # ---- weights and pages
 
@@ -99,10 +101,8 @@ class Executor:
             pool = self.pools[op["kv_type"]]
             if op["source"] == r.NONE:
                 pool[:, :, op["destination"]] = np.nan
-                self.wiped += 1
             else:
                 pool[:, :, op["destination"]] = pool[:, :, op["source"]]
-                self.copied += 1
 
     # ---- one batch
 
@@ -233,17 +233,19 @@ class Runtime(core_api.Runtime):
     def __init__(self, **options: int) -> None:
         super().__init__(executor=self.kind(), **options)
         self.stepped = True
-        self.executors: dict[int, Executor] = {}
+        self.executors: dict[int, Any] = {}
         self.batches: list[Any] = []
+        self.copies = self.wipes = 0
 
     @staticmethod
     def kind() -> int:
         return int(library().REALM_EXECUTOR_EXTERNAL)
 
-    def attach(self, model: Any, data: bytes) -> Executor:
-        plan = Plan.of(model)
-        self.executors[int(plan.header["model"])] = Executor(plan, data)
-        return self.executors[int(plan.header["model"])]
+    def attach(self, model: Any, data: bytes) -> Any:
+        """Gives the model an executor; data are all its bytes."""
+        executor = Executor(Plan.of(model), data)
+        self.executors[int(executor.plan.header["model"])] = executor
+        return executor
 
     def take(self) -> Any:
         """The next batch's record, or None."""
@@ -251,8 +253,12 @@ class Runtime(core_api.Runtime):
         core_api.check(self.lib.realm_runtime_take_batch(self.handle, out, some, self.err), self.err)
         if not some[0]:
             return None
-        self.batches.append(np.frombuffer(bytes(ffi.buffer(out)), r.BATCH, 1)[0])
-        return self.batches[-1]
+        batch = np.frombuffer(bytes(ffi.buffer(out)), r.BATCH, 1)[0]
+        sources = memory(batch["page_ops"], r.PAGE_OP, batch["n_page_ops"])["source"]
+        self.copies += int((sources != r.NONE).sum())
+        self.wipes += int((sources == r.NONE).sum())
+        self.batches.append(batch)
+        return batch
 
     def finish(self, batch: Any, failed: int = 0, message: bytes = b"") -> None:
         code = self.lib.realm_runtime_finish_batch(self.handle, int(batch["id"]), failed, message, self.err)
