@@ -23,8 +23,9 @@ def status(name: str) -> int:
 
 @pytest.fixture
 def rt() -> Iterator[plan_executor.Runtime]:
-    with plan_executor.Runtime() as opened:
-        yield opened
+    opened = plan_executor.Runtime()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
