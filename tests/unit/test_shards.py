@@ -309,7 +309,7 @@ def dropped_and_uncounted(parts: list[Edited]) -> None:
         (negative_number, "split.no"),
         (counts_disagree, "disagree on split.tensors.count"),
         (another_architecture, "of different models"),
-        (first_without_metadata, "unsupported architecture"),
+        (first_without_metadata, "the file has none"),
         (dropped_and_uncounted, "is missing"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
