@@ -105,8 +105,9 @@ void *platform_alloc_pages(uint64_t bytes) {
     uint32_t size = (uint32_t)((bytes + UNIT - 1) / UNIT * UNIT), end = (uint32_t)__builtin_wasm_memory_size(0) * WASM_PAGE;
     char *p = take_region(size);
     if (p == NULL && grow_for(size, end)) p = take_region(size);
-    if (p == NULL || address_of(p) >= end) return p; /* what lies behind the old end was never used */
-    return memset(p, 0, size < end - address_of(p) ? size : end - address_of(p));
+    if (p == NULL) return NULL;
+    uint32_t used = end + sizeof(region) - address_of(p); /* behind the old end there is only the record that grow_for gave */
+    return memset(p, 0, size < used ? size : used);
 }
 
 void platform_free_pages(void *p, uint64_t bytes) {

@@ -8,7 +8,7 @@ import { answerer } from './operations.mjs';
 
 const [module, threads] = process.argv.slice(2);
 const file = (path) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
-await sdk.useCore(file(`build/wasm/${module}.wasm`), file('build/guest/realm.wasm'), file('demo_model/realm-demo.gguf'));
+await sdk.useCore(file(`build/wasm/${module}.wasm`), file('build/guest/realm.wasm'), file('demo_model/realm-demo.gguf'), Number(threads));
 const answer = answerer(sdk, { threads: Number(threads) });
 
 for await (const line of createInterface({ input: process.stdin })) {

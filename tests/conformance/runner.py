@@ -32,6 +32,7 @@ HOSTS: dict[str, Callable[[], list[str]]] = {  # what starts a host's adapter
     "python": lambda: [sys.executable, str(HERE / "adapter_python.py")],
     "node": lambda: [str(node.node()), str(HERE / "adapter_node.mjs")],
     "node-wasm": lambda: [str(node.node()), str(HERE / "adapter_node_wasm.mjs"), "core", "1"],
+    "node-wasm-threads": lambda: [str(node.node()), str(HERE / "adapter_node_wasm.mjs"), "core-threads", "2"],
 }
 
 Json = dict[str, Any]

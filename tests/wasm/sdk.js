@@ -7,14 +7,17 @@ import { usePlatform } from '../../js/src/platform.js';
 import { usePorts } from '../../js/src/port.js';
 import { openWasmPlatform } from '../../js/src/wasm/host.js';
 import { openNodeSource } from '../../node/src/source.js';
+import { spawnNodeThread } from '../../node/src/threads.js';
 
 export * from '../../js/src/public.js';
-export { openNodeSource };
+export { openNodeSource, openWasmPlatform, spawnNodeThread };
+export { chooseBuild, hasRelaxedSimd, hasThreads } from '../../js/src/wasm/features.js';
 
 /** Sets up the SDK of this module over the core in a file; the platform is the caller's to dispose of. */
-export async function useCore(path, guest, demoModel) {
+export async function useCore(path, guest, demoModel, threads = 1) {
   const module = await WebAssembly.compile(readFileSync(path));
-  const platform = await openWasmPlatform({ module, guest: readFileSync(guest), demoModel, open: openNodeSource });
+  const own = { threads, spawn: spawnNodeThread, open: openNodeSource };
+  const platform = await openWasmPlatform({ module, guest: readFileSync(guest), demoModel, ...own });
   usePlatform(platform);
   usePorts({ backends: ['auto', 'cpu'], engine: (options) => new LocalEngine(platform.engine(options)) });
   return platform;

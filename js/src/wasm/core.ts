@@ -10,7 +10,6 @@ import { codeOf } from '../host_results.js';
 
 const ARENA_BYTES = 65536;
 const ALIGN = 16;
-export const MEMORY_LIMIT = MAXIMUM_PAGES * 65536;
 
 export type Exports = CoreExports & Partial<SeatExports> & { _initialize(): void };
 

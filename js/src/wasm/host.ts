@@ -12,8 +12,10 @@ import type { EngineHost, EngineStats, HostLoadOptions, ModelHost, Platform } fr
 import type { ModelInput } from '../port.js';
 import type { ModelSource, OpenSource } from '../source.js';
 import { WasmContext, type ContextOwner } from './context.js';
-import { Core, coreImports } from './core.js';
+import { Core, coreImports, sharedMemory } from './core.js';
+import { isShared } from './features.js';
 import { LoadedModel, readModel, WasmModel } from './model.js';
+import { Threads, type SpawnThread } from './threads.js';
 
 const TURN_MS = 8; // how long the event loop may wait
 const SLICE_MS = 4; // of one call into the core
@@ -24,8 +26,11 @@ const COMPLETIONS = 256;
 const BUSY_INSIDE_A_STEP = 2;
 
 export interface WasmPlatformOptions {
-  /** The core for one thread. */
+  /** A build of the core: features.ts says which suits this machine. */
   module: WebAssembly.Module;
+  /** Most compute threads, this one included. More than one needs a build with threads, and `spawn`. */
+  threads?: number;
+  spawn?: SpawnThread;
   /** The bytes of the standard guest. */
   guest: Uint8Array;
   demoModel: ModelInput;
@@ -33,28 +38,42 @@ export interface WasmPlatformOptions {
 }
 
 export interface WasmPlatform extends Platform {
+  /** Compute threads, this one included. */
+  readonly threads: number;
   /** Frees the core and all that is in it; nothing made by this platform may be used afterwards. */
   dispose(): void;
 }
 
+/** Threads that cannot be had are done without. */
 export async function openWasmPlatform(options: WasmPlatformOptions): Promise<WasmPlatform> {
-  const instance = await WebAssembly.instantiate(options.module, coreImports(undefined));
-  return new SingleCore(new Core(instance), options);
+  const { module } = options;
+  const memory = isShared(module) ? sharedMemory() : undefined;
+  const core = new Core(await WebAssembly.instantiate(module, coreImports(memory)), memory);
+  const threads = new Threads(core.exports);
+  if (memory && options.spawn) await threads.start(module, memory, (options.threads ?? 1) - 1, options.spawn);
+  return new CorePlatform(core, threads, options);
 }
 
-class SingleCore implements WasmPlatform {
+class CorePlatform implements WasmPlatform {
+  readonly threads: number;
   readonly #engines = new Map<string, WasmEngine>();
 
   constructor(
     private readonly core: Core,
+    private readonly workers: Threads,
     private readonly options: WasmPlatformOptions,
-  ) {}
+  ) {
+    this.threads = workers.free + 1;
+  }
 
-  /** One for each set of options. */
-  engine(options: CheckedEngineOptions): EngineHost {
-    const key = JSON.stringify(options);
+  /** One for each set of options. The first that wants threads has them. */
+  engine({ threads, features, executor }: CheckedEngineOptions): EngineHost {
+    const key = `${threads} ${features} ${executor}`;
     let engine = this.#engines.get(key);
-    if (!engine) this.#engines.set(key, (engine = new WasmEngine(this.core, options, this.options.open)));
+    if (!engine) {
+      const own = { features, executor, threads: Math.min(threads || this.threads, this.workers.free + 1) };
+      this.#engines.set(key, (engine = new WasmEngine(this.core, own, this.options.open)));
+    }
     return engine;
   }
 
@@ -73,6 +92,7 @@ class SingleCore implements WasmPlatform {
   dispose(): void {
     for (const engine of this.#engines.values()) engine.close();
     this.#engines.clear();
+    this.workers.stop();
   }
 }
 
@@ -91,13 +111,12 @@ class WasmEngine implements EngineHost, ContextOwner {
 
   constructor(
     readonly core: Core,
-    options: CheckedEngineOptions,
+    options: Pick<CheckedEngineOptions, 'threads' | 'features' | 'executor'>,
     private readonly open: OpenSource,
   ) {
-    const { threads, features, executor } = options;
     const at = core.begin().room(layout.REALM_RUNTIME_OPTIONS_SIZE);
-    const own = { threads: Math.min(threads || 1, 1), noDriver: 1, batchRows: 0, kvBytes: BigInt(KV_BYTES) };
-    layout.writeCoreRuntimeOptions(core.view, at, { ...own, features, executor });
+    const own = { noDriver: 1, batchRows: 0, kvBytes: BigInt(KV_BYTES) };
+    layout.writeCoreRuntimeOptions(core.view, at, { ...options, ...own });
     core.check(core.exports.realm_runtime_create(at, core.out, core.error));
     this.runtime = core.result;
     this.#completions = core.exports.realm_wasm_alloc(COMPLETIONS * layout.REALM_COMPLETION_SIZE) >>> 0;

@@ -8,7 +8,8 @@ import { checkSignal, RealmError } from '../errors.js';
 import { KV_TYPES } from '../options.js';
 import type { HostLoadOptions, ModelHost, ModelInfo } from '../platform.js';
 import type { ModelSource } from '../source.js';
-import { MEMORY_LIMIT, type Core } from './core.js';
+import type { Core } from './core.js';
+import { MEMORY_LIMIT } from './features.js';
 
 const MODES = { full: layout.REALM_LOAD_FULL, vocab: layout.REALM_LOAD_VOCAB, header: layout.REALM_LOAD_HEADER };
 const NO_TOKEN = 0xffffffff;
