@@ -183,7 +183,11 @@ def types_step() -> Step:
 
 
 def copy_assets() -> None:
+    from . import wasm
+
     native.install(guest.build_guests()[0], WEB_DIST / "realm.wasm")
+    for module in wasm.build_modules():
+        native.install(module, WEB_DIST / module.name)
     if DEMO_MODEL.exists():
         native.install(DEMO_MODEL, WEB_DIST / DEMO_MODEL.name)
     native.install(NODE_MODULES / "@huggingface" / "jinja" / "LICENSE", DIST / "LICENSE-huggingface-jinja")

@@ -27,7 +27,24 @@ export interface LoadModelOptions {
   progress?: (done: number) => void;
   onProgress?: (done: number) => void;
   signal?: AbortSignal;
+  // Of downloads, in a browser:
+  /** The digest in hexadecimal digits that the file must have; a list has one for each part of a split model. */
+  sha256?: string | readonly string[];
+  /** Whether the file is kept on the device. auto: downloads are, where there is room. */
+  cache?: 'auto' | 'always' | 'never';
+  /** Names the model in the cache where its address changes. */
+  cacheKey?: string;
+  /** Sent with every request. */
+  headers?: Readonly<Record<string, string>>;
+  credentials?: RequestCredentials;
+  connections?: number;
+  stallMs?: number;
+  retries?: number;
 }
+
+const DOWNLOAD_OPTIONS = [
+  'sha256', 'cache', 'cacheKey', 'headers', 'credentials', 'connections', 'stallMs', 'retries',
+] as const;
 
 export type ChatGenerateOptions = GenerateOptions & ChatOptions;
 
@@ -203,8 +220,9 @@ export async function loadModel(
   source: ModelInput | undefined,
   options: LoadModelOptions,
 ): Promise<Model> {
-  const names = ['contextLength', 'kvType', 'progress', 'onProgress', 'signal'];
+  const names = ['contextLength', 'kvType', 'progress', 'onProgress', 'signal', ...DOWNLOAD_OPTIONS];
   const own = camelKeys(options as Record<string, unknown>, names, 'setting') as LoadModelOptions;
+  const download = DOWNLOAD_OPTIONS.filter((name) => name in own).map((name) => [name, own[name]] as const);
   checkSignal(own.signal);
   return new Model(
     await engine.load(source, {
@@ -212,6 +230,7 @@ export async function loadModel(
       kvType: oneOf('kvType', own.kvType ?? 'f16', Object.keys(KV_TYPES) as KvType[]),
       progress: own.progress ?? own.onProgress,
       signal: own.signal,
+      download: Object.fromEntries(download),
     }),
   );
 }

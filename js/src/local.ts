@@ -11,7 +11,11 @@ import type { EnginePort, Listener, LoadOptions, ModelInput, ModelPort, RealmPor
 import type { RunningRequest } from './port.js';
 
 export class LocalEngine implements EnginePort {
-  constructor(readonly host: EngineHost) {}
+  /** `facts` are told with the counters. */
+  constructor(
+    readonly host: EngineHost,
+    private readonly facts: EngineStats = {},
+  ) {}
 
   realm(options: RealmPortOptions): LocalRealm {
     return new LocalRealm(this.host, options);
@@ -30,7 +34,7 @@ export class LocalEngine implements EnginePort {
   }
 
   async stats(): Promise<EngineStats> {
-    return this.host.stats();
+    return { ...this.host.stats(), ...this.facts };
   }
 }
 

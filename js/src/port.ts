@@ -18,6 +18,8 @@ export interface LoadOptions {
   kvType: KvType;
   progress: ((done: number) => void) | undefined;
   signal: AbortSignal | undefined;
+  /** How to fetch and keep the file, as the host's sources understand it. */
+  download?: Readonly<Record<string, unknown>>;
 }
 
 export interface PortHost {

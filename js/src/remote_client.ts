@@ -78,9 +78,9 @@ export class RemoteEngine implements EnginePort {
   }
 
   async load(source: ModelInput | undefined, options: LoadOptions): Promise<RemoteModel> {
-    const { contextLength, kvType, progress, signal } = options;
+    const { contextLength, kvType, download = {}, progress, signal } = options;
     const id = this.number();
-    const args = [id, source === undefined ? undefined : this.#sendable(source), { contextLength, kvType }];
+    const args = [id, source === undefined ? undefined : this.#sendable(source), { contextLength, kvType, download }];
     this.use(1);
     try {
       return new RemoteModel(this, id, await this.call('load', args, isModelFacts, { progress, signal }));

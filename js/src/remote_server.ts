@@ -122,13 +122,14 @@ class Server {
   }
 
   async #load(id: number, source: ModelInput | undefined, options: Record<string, unknown>, call: Call): Promise<ModelFacts> {
-    const { contextLength, kvType } = options;
+    const { contextLength, kvType, download = {} } = options;
     if (!Object.hasOwn(KV_TYPES, String(kvType))) throw invalid('there is no such type of keys and values');
     const model = await this.#opened().load(source, {
       contextLength: count(contextLength),
       kvType: kvType as KvType,
       progress: (done) => this.channel.send({ kind: 'progress', id: call.id, done }),
       signal: call.stop.signal,
+      download: record(download),
     });
     if (call.stop.signal.aborted) {
       model.close();

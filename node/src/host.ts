@@ -349,6 +349,8 @@ class NodeEngine implements EngineHost {
 
   /** The same unchanged file under the same options is loaded once in the process. */
   async load(source: ModelInput, options: HostLoadOptions): Promise<ModelHost> {
+    const [refused] = Object.keys(options.download ?? {});
+    if (refused) throw new RealmError('unsupported', `${refused} is for downloads in a browser; here models are files`);
     const file = await identify(pathOf(source));
     checkSignal(options.signal);
     const key = JSON.stringify([file.identity, options.mode, options.contextLength, options.kvType]);

@@ -10,3 +10,4 @@ import { webPorts } from './ports.js';
 usePorts(webPorts);
 
 export * from '../../js/src/public.js';
+export { modelCache, type CachedModel, type CacheRoom } from './cache.js';

@@ -172,7 +172,7 @@ class WasmEngine implements EngineHost, ContextOwner {
   /** The same bytes under the same options are loaded once. */
   async load(input: ModelInput, options: HostLoadOptions): Promise<ModelHost> {
     checkSignal(options.signal);
-    const sources = await this.open(input, { signal: options.signal });
+    const sources = await this.open(input, { ...options.download, signal: options.signal });
     try {
       return await this.#share(sources, options);
     } finally {
