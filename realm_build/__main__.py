@@ -56,6 +56,11 @@ def parser() -> argparse.ArgumentParser:
     test.add_argument("--only", metavar="STEP", action="append", help="run only this step (may be repeated)")
     test.set_defaults(run=run_tests)
 
+    web = commands.add_parser("web", help="build the demo page and serve it on this machine")
+    web.add_argument("--port", type=int, default=8080)
+    web.add_argument("--plain", action="store_true", help="without the headers that give a page threads")
+    web.set_defaults(run=serve_web)
+
     bench = commands.add_parser("bench", help="run the benchmarks of tests/bench")
     bench.add_argument("name", nargs="?", help="one benchmark; without it, their list")
     bench.add_argument("rest", nargs=argparse.REMAINDER, help="arguments of the benchmark")
@@ -122,6 +127,12 @@ def run_tests(options: argparse.Namespace) -> int:
     from . import testrun
 
     return testrun.main(options.only)
+
+
+def serve_web(options: argparse.Namespace) -> int:
+    from . import web
+
+    return web.main(options.port, options.plain)
 
 
 def run_bench(options: argparse.Namespace) -> int:

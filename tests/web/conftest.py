@@ -6,10 +6,13 @@ Tests that serve a folder get an origin of their own (a new port), and with it e
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, Playwright, sync_playwright
 
+from realm_build import web
+from realm_build.site import Site
 from tests.web import chromium
 
 
@@ -24,6 +27,18 @@ def browser(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) ->
     context = chromium.start(playwright, tmp_path_factory.mktemp("profile"))
     yield context
     context.close()
+
+
+@pytest.fixture(scope="session")
+def demo_folder() -> Path:
+    """The demo page with the bundle, complete."""
+    return web.stage()
+
+
+@pytest.fixture
+def demo_site(demo_folder: Path) -> Iterator[Site]:
+    with Site({"/": demo_folder}) as running:
+        yield running
 
 
 @pytest.fixture
