@@ -388,7 +388,7 @@ static void use_fake_logits(engine *e, step_part *part) {
 
 static void use_logits_task(void *arg, uint32_t index, uint32_t worker) {
     engine *e = arg;
-    use_logits(e, &e->parts[index], worker);
+    use_logits(e, &e->parts[index], e->batch.n_segments <= e->rt->threads ? index : worker);
 }
 
 static bool is_lost(const engine *e) { return e->lost != NULL && atomic_load(e->lost); }
@@ -406,12 +406,32 @@ bool engine_compute(engine *e, uint64_t budget) {
     return true;
 }
 
-void engine_use_logits(engine *e) {
-    if (e->executor != NULL || e->external != NULL) {
-        pool_run(e->rt->pool, use_logits_task, e, e->batch.n_segments);
-    } else {
-        for (uint32_t i = 0; i < e->batch.n_segments; i++) use_fake_logits(e, &e->parts[i]);
+/* Memory for drawing, made here because workers must not allocate: one for each part, or for each worker when they are fewer. */
+static bool reserve_scratch(engine *e) {
+    for (uint32_t i = 0; i < e->batch.n_segments && i < e->rt->threads; i++) {
+        if (sample_scratch_reserve(&e->rt->scratch[i], e->plan->vocab_size, NULL) != REALM_OK) return false;
     }
+    return true;
+}
+
+void engine_use_logits(engine *e) {
+    bool real = e->executor != NULL || e->external != NULL;
+    if (real && reserve_scratch(e)) {
+        pool_run(e->rt->pool, use_logits_task, e, e->batch.n_segments);
+        return;
+    }
+    for (uint32_t i = 0; i < e->batch.n_segments; i++) {
+        if (real) use_logits(e, &e->parts[i], 0); /* each part that draws fails by itself */
+        else use_fake_logits(e, &e->parts[i]);
+    }
+}
+
+bool engine_wanted(const engine *e) {
+    for (uint32_t i = 0; i < e->batch.n_segments; i++) {
+        const step_part *part = &e->parts[i];
+        if (part->session->ctx != NULL && part->session->active == part->ticket) return true;
+    }
+    return false;
 }
 
 /* ---- completing: lock held --------------------------------------------------------------------------------------------------------------- */

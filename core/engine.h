@@ -143,6 +143,8 @@ bool engine_next_batch(engine *e);
 bool engine_compute(engine *e, uint64_t budget);
 /* Without the lock, of a batch computed elsewhere: only draws the tokens. */
 void engine_use_logits(engine *e);
+/* With the lock held: whether anybody still waits for results of the batch. */
+bool engine_wanted(const engine *e);
 /* With the lock held: takes the results over into sessions and tickets, or lets the tickets fail with e->failure. */
 void engine_complete(engine *e);
 /* With the lock held, no batch out: the contents of all KV pages are gone. Open work fails, sessions have to begin again. */
@@ -187,6 +189,7 @@ struct realm_runtime {
     uint32_t events_ending;  /* queued events of tickets that have ended */
     uint32_t unacknowledged; /* those taken by a wait that the host has not come back from */
     uint64_t last_step_ns;
+    uint64_t slices_ns;      /* of the step under way, where the host steps */
     sample_scratch *scratch; /* one per thread */
     realm_runtime_stats stats;
 };

@@ -35,6 +35,8 @@ struct executor {
     uint32_t block_count, blocks_capacity;
     const batch *work;
     uint32_t cursor;        /* next op */
+    uint32_t task;          /* next task of the op under way; 0: none was run */
+    uint64_t slice;         /* multiply-adds that a round of its tasks may take, fixed when it begins; 0: no bound */
     uint32_t rows;          /* rows later ops work on: all, or the gathered ones */
 };
 
@@ -96,6 +98,37 @@ void executor_destroy(executor *x) {
     free(x);
 }
 
+/* ---- slices: an op may be left after any round of its tasks and taken up again -------------------------------------------- */
+
+typedef struct task_range {
+    void (*run)(void *job, uint32_t index, uint32_t worker);
+    void *job;
+    uint32_t first;
+} task_range;
+
+static void range_task(void *arg, uint32_t index, uint32_t worker) {
+    const task_range *range = arg;
+    range->run(range->job, range->first + index, worker);
+}
+
+/* Runs the next of an op's `count` tasks, of `work` multiply-adds in all, as many as the allowance has room for. */
+static uint64_t run_tasks(executor *x, void (*run)(void *, uint32_t, uint32_t), void *job, uint32_t count, uint64_t work,
+                          uint64_t allowance) {
+    uint32_t left = count - x->task, n = left;
+    if (allowance < work) {
+        uint64_t fit = count * allowance / work, least = pool_threads(x->pool);
+        if (fit < least) fit = least;
+        if (fit < left) n = (uint32_t)fit;
+    }
+    task_range range = {run, job, x->task};
+    pool_run(x->pool, range_task, &range, n);
+    x->task = n < left ? x->task + n : 0;
+    return count == 0 ? 0 : work / count * n;
+}
+
+/* What one task may cost, so that a round of them stays within the slice. */
+static uint64_t task_limit(const executor *x) { return x->slice == 0 ? UINT64_MAX : x->slice / pool_threads(x->pool) + 1; }
+
 /* ---- matmul ------------------------------------------------------------------------------------------------------------- */
 
 typedef struct matmul_part {
@@ -151,12 +184,14 @@ static uint32_t round_up(uint32_t n, uint32_t multiple) { return (n + multiple -
 /* Outputs a task takes: about TASKS_PER_THREAD tasks per thread over the whole set, in multiples of the kernel's tile. */
 static uint32_t split_outputs(const executor *x, const matmul_part *part, uint64_t total) {
     uint32_t tile = part->kernel->out_tile == 0 ? 1 : part->kernel->out_tile;
+    uint64_t most = task_limit(x) / ((uint64_t)part->weight->cols * x->rows) + 1;
+    if (most < part->out_width) return round_up((uint32_t)most, tile);
     if (pool_threads(x->pool) == 1) return round_up(part->out_width, tile);
     uint64_t tasks = pool_threads(x->pool) * TASKS_PER_THREAD, wanted = (total + tasks - 1) / tasks;
     return round_up((uint32_t)wanted, tile);
 }
 
-static uint64_t run_matmuls(executor *x, const plan_op *op, uint32_t count) {
+static uint64_t run_matmuls(executor *x, const plan_op *op, uint32_t count, uint64_t allowance) {
     const plan *p = x->plan;
     const plan_tensor *first = &p->tensors[op->weight];
     matmul_job job = {.x = x, .kernel = &x->ops->matmul[first->type], .src = x->slots[op->src], .src_width = first->cols,
@@ -174,9 +209,8 @@ static uint64_t run_matmuls(executor *x, const plan_op *op, uint32_t count) {
     }
     uint32_t threads = pool_threads(x->pool);
     job.rows_per_task = x->rows < 16 ? x->rows : (x->rows + threads - 1) / threads;
-    pool_run(x->pool, prepare_task, &job, (x->rows + job.rows_per_task - 1) / job.rows_per_task);
-    pool_run(x->pool, matmul_task, &job, tasks);
-    return total * first->cols * x->rows;
+    if (x->task == 0) pool_run(x->pool, prepare_task, &job, (x->rows + job.rows_per_task - 1) / job.rows_per_task);
+    return run_tasks(x, matmul_task, &job, tasks, total * first->cols * x->rows, allowance);
 }
 
 /* ---- attention --------------------------------------------------------------------------------------------------------- */
@@ -184,8 +218,9 @@ static uint64_t run_matmuls(executor *x, const plan_op *op, uint32_t count) {
 typedef struct attention_job {
     executor *x;
     cpu_attention base;
-    uint32_t head_groups; /* tasks per row block */
+    uint32_t head_groups; /* tasks per part of a row block */
     uint32_t heads_per_group;
+    uint32_t parts, rows_per_part; /* of a row block */
 } attention_job;
 
 enum { ATTENTION_ROWS = 64 }; /* rows of a task: enough to reuse a KV page, few enough to balance */
@@ -195,7 +230,10 @@ static uint32_t segment_pages(const batch_segment *s) { return (s->pos0 + s->n_r
 static void attention_task(void *arg, uint32_t index, uint32_t worker) {
     attention_job *job = arg;
     executor *x = job->x;
-    const row_block *block = &x->blocks[index / job->head_groups];
+    const row_block *block = &x->blocks[index / job->head_groups / job->parts];
+    uint32_t row0 = block->row0 + index / job->head_groups % job->parts * job->rows_per_part, row1 = row0 + job->rows_per_part;
+    if (row0 >= block->row1) return;
+    if (row1 > block->row1) row1 = block->row1;
     const batch_segment *s = &x->work->segments[block->segment];
     cpu_attention a = job->base;
     a.q += s->row0 * a.q_stride;
@@ -205,26 +243,45 @@ static void attention_task(void *arg, uint32_t index, uint32_t worker) {
     a.kv_type = kv_type_of(s->kv);
     a.pages = x->pages + block->page0;
     uint32_t head0 = index % job->head_groups * job->heads_per_group;
-    x->ops->attention(&a, block->row0, block->row1, head0, head0 + job->heads_per_group, x->scratch + worker * x->scratch_floats);
+    x->ops->attention(&a, row0, row1, head0, head0 + job->heads_per_group, x->scratch + worker * x->scratch_floats);
 }
 
-static uint64_t run_attention(executor *x, const plan_op *op) {
-    const plan *p = x->plan;
+static void find_pages(executor *x, const plan_op *op) {
     uint32_t used = 0;
-    uint64_t work = 0;
     for (uint32_t i = 0; i < x->work->n_segments; i++) {
         const batch_segment *s = &x->work->segments[i];
         uint32_t n = segment_pages(s);
         for (uint32_t k = 0; k < n; k++) x->pages[used + k] = (const char *)s->pages[k]->data + kv_layer_offset(s->kv, op->layer);
         used += n;
+    }
+}
+
+/* Fewer rows a task where the context is so long that a whole block would take more than a slice. */
+static void split_blocks(const executor *x, attention_job *job) {
+    uint64_t longest = 0, width = (uint64_t)job->heads_per_group * job->base.head_dim * 2;
+    for (uint32_t i = 0; i < x->work->n_segments; i++) {
+        uint64_t length = x->work->segments[i].pos0 + x->work->segments[i].n_rows;
+        if (length > longest) longest = length;
+    }
+    uint64_t rows = task_limit(x) / (longest * width) + 1;
+    job->rows_per_part = rows < ATTENTION_ROWS ? (uint32_t)rows : ATTENTION_ROWS;
+    job->parts = (ATTENTION_ROWS + job->rows_per_part - 1) / job->rows_per_part;
+}
+
+static uint64_t run_attention(executor *x, const plan_op *op, uint64_t allowance) {
+    const plan *p = x->plan;
+    uint64_t work = 0;
+    for (uint32_t i = 0; i < x->work->n_segments; i++) {
+        const batch_segment *s = &x->work->segments[i];
         work += (uint64_t)s->n_rows * (s->pos0 + s->n_rows);
     }
+    if (x->task == 0) find_pages(x, op);
     attention_job job = {.x = x, .head_groups = p->head_count_kv, .heads_per_group = p->head_count / p->head_count_kv};
     job.base = (cpu_attention){.q = x->slots[op->src], .out = x->slots[op->dst], .q_stride = op->width, .out_stride = op->width,
                                .n_head = p->head_count, .n_head_kv = p->head_count_kv, .head_dim = p->head_dim,
                                .window = op->window, .scale = op->f0, .softcap = op->f1};
-    pool_run(x->pool, attention_task, &job, x->block_count * job.head_groups);
-    return work * 2 * op->width;
+    split_blocks(x, &job);
+    return run_tasks(x, attention_task, &job, x->block_count * job.parts * job.head_groups, work * 2 * op->width, allowance);
 }
 
 /* ---- elementwise ops: rows are cut into blocks -------------------------------------------------------------------------- */
@@ -374,7 +431,7 @@ static bool cut_blocks(executor *x) {
 
 bool executor_begin(executor *x, const batch *work) {
     x->work = work;
-    x->cursor = 0;
+    x->cursor = x->task = 0;
     x->rows = work->n_rows;
     if (!cut_blocks(x)) return false;
     fill_cos_sin(x);
@@ -388,18 +445,23 @@ static bool in_slice(const executor *x, const plan_op *op) {
     return op->layer >= x->work->layer_first && op->layer < end;
 }
 
-static uint64_t run_op(executor *x) {
+/* Runs the next op, or as much of it as the allowance has room for. */
+static uint64_t run_op(executor *x, uint64_t allowance) {
     const plan_op *op = &x->plan->ops[x->cursor], *end = x->plan->ops + x->plan->op_count;
-    if (!in_slice(x, op)) {
-        x->cursor++;
-        return 0;
+    uint32_t count = 1;
+    uint64_t work = 0;
+    if (in_slice(x, op)) {
+        if (op->kind == REALM_OP_MATMUL) {
+            count = count_fusable(x, op, end);
+            work = run_matmuls(x, op, count, allowance);
+        } else if (op->kind == REALM_OP_ATTENTION) {
+            work = run_attention(x, op, allowance);
+        } else {
+            work = run_rows(x, op);
+        }
+        if (op->kind == REALM_OP_GATHER) x->rows = x->work->n_out;
     }
-    uint32_t count = op->kind == REALM_OP_MATMUL ? count_fusable(x, op, end) : 1;
-    x->cursor += count;
-    if (op->kind == REALM_OP_MATMUL) return run_matmuls(x, op, count);
-    if (op->kind == REALM_OP_ATTENTION) return run_attention(x, op);
-    uint64_t work = run_rows(x, op);
-    if (op->kind == REALM_OP_GATHER) x->rows = x->work->n_out;
+    if (x->task == 0) x->cursor += count;
     return work;
 }
 
@@ -407,7 +469,8 @@ bool executor_run(executor *x, uint64_t budget, const atomic_bool *stop) {
     uint64_t spent = 0;
     while (x->cursor < x->plan->op_count) {
         if (atomic_load_explicit(stop, memory_order_relaxed)) return true;
-        spent += run_op(x);
+        if (x->task == 0) x->slice = budget;
+        spent += run_op(x, budget == 0 ? UINT64_MAX : budget - spent);
         if (budget != 0 && spent >= budget && x->cursor < x->plan->op_count) return false;
     }
     if (x->work->layer_first + x->work->layer_count < x->plan->layer_count) copy_hidden(x, false);

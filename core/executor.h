@@ -35,8 +35,8 @@ realm_status executor_create(const plan *p, const uint8_t *weights, const cpu_op
                              uint32_t max_out, executor **out, realm_error *err);
 void executor_destroy(executor *x);
 
-/* Starts a batch (false: out of memory for its page table); executor_run then computes until about `budget` multiply-adds are spent (0: to the end) or *stop becomes
- * true between two ops. Returns true when the batch is complete (or stopped). */
+/* Starts a batch (false: out of memory for its page table); executor_run then computes until about `budget` multiply-adds are
+ * spent (0: to the end), also inside a long op, or *stop becomes true. Returns true when the batch is complete (or stopped). */
 bool executor_begin(executor *x, const batch *work);
 bool executor_run(executor *x, uint64_t budget, const atomic_bool *stop);
 /* Logits of the i-th wanted row of the batch, (vocab_size,). Valid until the next begin. */

@@ -180,12 +180,8 @@ realm_status realm_runtime_take_batch(realm_runtime *rt, realm_batch *out, uint3
 static bool is_out(const realm_runtime *rt, uint64_t batch) { return rt->out != NULL && rt->batch_serial == batch; }
 
 uint32_t realm_runtime_batch_wanted(realm_runtime *rt, uint64_t batch) {
-    uint32_t wanted = 0;
     platform_lock(rt->lock);
-    for (uint32_t i = 0; is_out(rt, batch) && i < rt->out->batch.n_segments; i++) {
-        const step_part *part = &rt->out->parts[i];
-        wanted |= part->session->ctx != NULL && part->session->active == part->ticket;
-    }
+    uint32_t wanted = is_out(rt, batch) && engine_wanted(rt->out);
     platform_unlock(rt->lock);
     return wanted;
 }

@@ -144,13 +144,13 @@ static void finish_job(realm_runtime *rt, ticket *t) {
 static bool is_wanted(const ticket *t) { return t->ctx != NULL && t->state == REALM_TICKET_PENDING; }
 
 /* One slice of the first job; with the lock held, released while computing. */
-static void run_job(realm_runtime *rt) {
+static void run_job(realm_runtime *rt, uint64_t budget) {
     ticket *t = rt->job_first;
     if (t == NULL) return;
     if (is_wanted(t)) { /* else its weights may be gone */
         t->in_step = rt->multiplying = true;
         platform_unlock(rt->lock);
-        bool complete = tensor_product_step(t->job, TENSOR_BUDGET);
+        bool complete = tensor_product_step(t->job, budget);
         platform_lock(rt->lock);
         rt->multiplying = false;
         if (complete) {
@@ -192,7 +192,7 @@ static void wait_for_work(realm_runtime *rt) {
 }
 
 static void drive_once(realm_runtime *rt) {
-    run_job(rt);
+    run_job(rt, TENSOR_BUDGET);
     linger(rt);
     engine *e = runtime_next_turn(rt);
     if (e != NULL) {
@@ -223,19 +223,22 @@ static void driver_main(void *arg) {
 realm_status realm_runtime_step(realm_runtime *rt, uint64_t now_ns, uint64_t budget, uint32_t *busy, realm_error *err) {
     if (!rt->options.no_driver) return base_fail(err, REALM_E_INVALID_ARGUMENT, "this runtime has a driver thread: it steps itself");
     platform_lock(rt->lock);
-    if (!rt->stepping) run_job(rt);
+    if (!rt->stepping) run_job(rt, budget != 0 && budget < TENSOR_BUDGET ? budget : TENSOR_BUDGET);
     bool external = rt->options.executor == REALM_EXECUTOR_EXTERNAL;
     engine *e = rt->stepping ? rt->turn : external ? NULL : runtime_next_turn(rt);
     if (e != NULL) {
-        bool complete;
+        bool complete = rt->stepping && !engine_wanted(e); /* what was cancelled meanwhile is not computed to its end */
         if (!rt->stepping) rt->turn = e; /* stays until the batch is complete */
         rt->stepping = true;
         platform_unlock(rt->lock);
-        complete = engine_compute(e, budget);
+        uint64_t start = platform_now_ns();
+        if (!complete) complete = engine_compute(e, budget);
+        rt->slices_ns += platform_now_ns() - start;
         platform_lock(rt->lock);
         if (complete) {
             rt->stepping = false;
-            runtime_finish_step(rt, e, 0);
+            runtime_finish_step(rt, e, rt->slices_ns);
+            rt->slices_ns = 0;
             rt->turn = e->next;
         }
     }

@@ -134,15 +134,20 @@ void sample_scratch_free(sample_scratch *scratch) {
     *scratch = (sample_scratch){0};
 }
 
-static realm_status work_open(sample_scratch *scratch, uint32_t n, work *out, realm_error *err) {
-    uint64_t needed = (uint64_t)n * (2 * sizeof(float) + sizeof(uint32_t));
+realm_status sample_scratch_reserve(sample_scratch *scratch, uint32_t vocab_size, realm_error *err) {
+    uint64_t needed = (uint64_t)vocab_size * (2 * sizeof(float) + sizeof(uint32_t));
     if (needed > SIZE_MAX) return base_fail_memory(err, "sampling", needed);
-    if (scratch->bytes < needed) {
-        sample_scratch_free(scratch);
-        scratch->memory = malloc((size_t)needed);
-        if (scratch->memory == NULL) return base_fail_memory(err, "sampling", needed);
-        scratch->bytes = (size_t)needed;
-    }
+    if (scratch->bytes >= needed) return REALM_OK;
+    sample_scratch_free(scratch);
+    scratch->memory = malloc((size_t)needed);
+    if (scratch->memory == NULL) return base_fail_memory(err, "sampling", needed);
+    scratch->bytes = (size_t)needed;
+    return REALM_OK;
+}
+
+static realm_status work_open(sample_scratch *scratch, uint32_t n, work *out, realm_error *err) {
+    realm_status status = sample_scratch_reserve(scratch, n, err);
+    if (status != REALM_OK) return status;
     out->x = scratch->memory;
     out->weights = out->x + n;
     out->ids = (uint32_t *)(void *)(out->weights + n);

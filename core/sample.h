@@ -12,6 +12,8 @@ typedef struct sample_scratch {
     size_t bytes;
 } sample_scratch;
 void sample_scratch_free(sample_scratch *scratch);
+/* Makes it large enough beforehand, so that sample_token does not allocate. */
+realm_status sample_scratch_reserve(sample_scratch *scratch, uint32_t vocab_size, realm_error *err);
 
 /* Checks every field's range; the message names the field, what was given and what is allowed. */
 realm_status sample_check(const realm_sampling *params, uint32_t vocab_size, realm_error *err);
