@@ -10,9 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from . import browser, ctest, fuzz, node
+from . import browser, ctest, fuzz, node, software_gpu
 from .paths import ROOT, BuildError, relative, sources
 
 FUZZ_SECONDS = 60  # for all targets together; the long run is the `fuzz` command
@@ -53,6 +54,7 @@ def all_steps() -> dict[str, Callable[[], Counts]]:
         "unit": lambda: module("pytest", "-q", "tests/unit"),
         "unit c": lambda: Counts(*ctest.main()),
         "unit node": lambda: Counts(*node.run_tests(sources("tests/node/*.test.mjs"))),
+        "gpu": run_gpu_tests,
         "web": lambda: module("pytest", "-q", "tests/web"),
         "conformance": lambda: module("tests.conformance.runner"),  # on every host of its list
         "examples": run_examples,
@@ -61,11 +63,22 @@ def all_steps() -> dict[str, Callable[[], Counts]]:
 
 
 def set_up() -> Counts:
-    """What tests need beyond the virtual environment: a compiler that has the sanitizers, Node, a browser."""
+    """What tests need beyond the virtual environment: a compiler with sanitizers, Node, a browser, GPUs."""
     fuzz.install_clang()
     node.install_tools()
     browser.install()
-    return Counts(passed=3)
+    software_gpu.set_up()
+    return Counts(passed=4)
+
+
+def run_gpu_tests() -> Counts:
+    """Kernels on each software GPU, side by side: most of their time is that of two different compilers."""
+
+    def run(adapter: str) -> Counts:
+        return module("pytest", "-q", "tests/gpu", "-k", adapter)
+
+    with ThreadPoolExecutor() as pool:
+        return sum(pool.map(run, software_gpu.ADAPTERS), Counts())
 
 
 def run_examples() -> Counts:
