@@ -457,8 +457,8 @@ realm_status realm_sample(realm_context *ctx, uint32_t handle, const realm_sampl
     status = sample_check(params, e->plan->vocab_size, err);
     if (status != REALM_OK) return status;
     bool ban = params->ignore_end != 0;
-    status = sample_token(s->logits, e->plan->vocab_size, s->tokens, s->submitted, params, s->samples, ban ? e->end_tokens : NULL,
-                          ban ? e->end_count : 0, &ctx->scratch, &out->id, &out->logprob, err);
+    status = sample_token_knowing(s->logits, e->plan->vocab_size, s->log_total, s->tokens, s->submitted, params, s->samples,
+                                  ban ? e->end_tokens : NULL, ban ? e->end_count : 0, &ctx->scratch, &out->id, &out->logprob, err);
     if (status != REALM_OK) return status;
     s->samples++;
     out->is_end = tokenizer_is_end(e->tok, out->id);

@@ -268,6 +268,7 @@ static void add_rows(engine *e, session *s, uint32_t rows) {
     }
     b->n_rows += rows;
     part->outs = b->n_out - part->out0;
+    part->completes = pos0 + rows == s->submitted;
     s->in_step = true;
     s->active->in_step = true;
 }
@@ -361,8 +362,17 @@ static void score_row(engine *e, step_part *part, const float *logits, uint32_t 
     t->scores[position + 1 - t->first_position] = log_probability(e, logits, s->tokens[position + 1]);
 }
 
+/* For sampling: copied here, on all threads, rather than with the lock held. */
+static void keep_logits(const engine *e, const step_part *part, const float *logits) {
+    session *s = part->session;
+    memcpy(s->logits, logits, e->plan->vocab_size * sizeof *logits);
+    s->log_total = sample_log_total(logits, e->plan->vocab_size);
+}
+
 /* What a part wants of one row of logits and can have without the lock. */
 static void use_row(engine *e, step_part *part, const float *logits, uint32_t out, uint32_t worker) {
+    bool last = part->completes && out + 1 == part->out0 + part->outs;
+    if (last && part->ticket->kind != TICKET_GENERATE) keep_logits(e, part, logits);
     if (part->ticket->kind == TICKET_GENERATE) draw(e, part, logits, worker);
     if (part->ticket->kind == TICKET_SCORE) score_row(e, part, logits, out);
 }
@@ -455,12 +465,6 @@ static void copy_logits(engine *e, uint32_t out, float *to) {
     }
 }
 
-static void finish_logits(engine *e, const step_part *part) {
-    session *s = part->session;
-    copy_logits(e, part->out0 + part->outs - 1, s->logits);
-    s->logits_valid = true;
-}
-
 /* generate: keeps the drawn token and goes on with it, or ends. */
 static void advance_generate(const step_part *part) {
     session *s = part->session;
@@ -491,7 +495,7 @@ static void advance_generate(const step_part *part) {
     }
 }
 
-static void finish_session(engine *e, const step_part *part) {
+static void finish_session(const step_part *part) {
     session *s = part->session;
     ticket *t = part->ticket;
     if (t->kind == TICKET_GENERATE) {
@@ -500,7 +504,7 @@ static void finish_session(engine *e, const step_part *part) {
     }
     list_remove(s);
     s->active = NULL;
-    finish_logits(e, part);
+    s->logits_valid = true;
     ticket_finish(t, REALM_TICKET_READY);
 }
 
@@ -515,7 +519,7 @@ static void advance_slice(engine *e, const step_part *part) {
     if (s->slice_next == e->plan->layer_count) {
         s->slice_next = 0;
         s->done = s->submitted;
-        finish_session(e, part);
+        finish_session(part);
         return;
     }
     ticket *t = part->ticket;
@@ -537,7 +541,7 @@ static void advance(engine *e, const step_part *part) {
     }
     s->done += part->rows;
     register_pages(s);
-    if (s->done == s->submitted) finish_session(e, part);
+    if (s->done == s->submitted) finish_session(part);
 }
 
 void engine_complete(engine *e) {

@@ -78,6 +78,7 @@ struct session {
     bool in_step, no_prefix, logits_valid, runnable;
     bool kv_lost;            /* its KV went with the device: only rewinding to 0 helps */
     float *logits;           /* (vocab_size,) after the last token */
+    double log_total;        /* log(sum(exp(logits))) */
     uint64_t samples;        /* drawn so far */
     ticket *active;
     float *hidden;           /* (hidden_rows, embedding): residual stream between slices of layers */
@@ -94,6 +95,7 @@ typedef struct step_part {
     ticket *ticket;          /* that was active when the step began; kept alive until the step ends */
     uint32_t rows;
     uint32_t out0, outs;     /* its range in the batch's out_rows */
+    bool completes;          /* its last row is the last of the submitted tokens */
     realm_token sampled;     /* generate: the token drawn after the last row */
     realm_error error;
 } step_part;
@@ -187,6 +189,9 @@ struct realm_runtime {
     ticket *event_first, *event_last;
     ticket *job_first, *job_last;
     uint32_t events_ending;  /* queued events of tickets that have ended */
+    realm_listener listener; /* NULL: the host waits */
+    void *listener_arg;
+    bool host_lags;          /* it was waited for in vain, and has not acknowledged since */
     uint32_t unacknowledged; /* those taken by a wait that the host has not come back from */
     uint64_t last_step_ns;
     uint64_t slices_ns;      /* of the step under way, where the host steps */

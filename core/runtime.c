@@ -8,6 +8,7 @@ enum {
     DEFAULT_BATCH_ROWS = 512,
     MAX_BATCH_ROWS = 4096,
     MAX_THREADS = 256,
+    TOLD_AT_ONCE = 64, /* completions */
 };
 #define TENSOR_BUDGET (64u << 20)    /* multiply-adds of host tensor work between two steps */
 #define LINGER_MIN_NS 200000u        /* how long a step is held back for hosts that are still acting on the last one */
@@ -47,6 +48,7 @@ void runtime_work_arrived(realm_runtime *rt) {
 static bool host_is_acting(const realm_runtime *rt) { return rt->unacknowledged > 0 || rt->events_ending > 0; }
 
 static void acknowledge(realm_runtime *rt) {
+    rt->host_lags = false;
     if (rt->unacknowledged == 0) return;
     rt->unacknowledged = 0;
     platform_cond_signal(rt->work);
@@ -67,6 +69,24 @@ static uint32_t take_events(realm_runtime *rt, realm_completion *out, uint32_t c
         out[n++] = (realm_completion){.tag = t->ctx->tag, .ticket = t->handle, .state = t->state};
     }
     return n;
+}
+
+void realm_runtime_set_listener(realm_runtime *rt, realm_listener listener, void *arg) {
+    platform_lock(rt->lock);
+    rt->listener = listener;
+    rt->listener_arg = arg;
+    platform_unlock(rt->lock);
+}
+
+/* With the lock held, released for each call. */
+static void tell_listener(realm_runtime *rt) {
+    realm_completion done[TOLD_AT_ONCE];
+    while (rt->event_first != NULL) {
+        uint32_t n = take_events(rt, done, TOLD_AT_ONCE);
+        platform_unlock(rt->lock);
+        rt->listener(rt->listener_arg, done, n);
+        platform_lock(rt->lock);
+    }
 }
 
 uint32_t realm_runtime_wait(realm_runtime *rt, realm_completion *out, uint32_t cap, uint64_t timeout_ns) {
@@ -169,16 +189,17 @@ static void run_job(realm_runtime *rt, uint64_t budget) {
 
 /* ---- the driver ------------------------------------------------------------------------------------------------------------------------- */
 
-/* Gives hosts that are still acting on the last step a moment, so that realms that decode stay in one batch. */
+/* Gives hosts that are still acting on the last step a moment, so that realms that decode stay in one batch. A host that did not
+ * make it is not waited for again until it has caught up. */
 static void linger(realm_runtime *rt) {
     uint64_t wait = rt->last_step_ns / 4;
     if (wait < LINGER_MIN_NS) wait = LINGER_MIN_NS;
     if (wait > LINGER_MAX_NS) wait = LINGER_MAX_NS;
     uint64_t end = platform_now_ns() + wait;
-    while (host_is_acting(rt) && !atomic_load(&rt->stop)) {
+    while (host_is_acting(rt) && !rt->host_lags && !atomic_load(&rt->stop)) {
         uint64_t now = platform_now_ns();
-        if (now >= end) return;
-        platform_cond_wait(rt->work, rt->lock, end - now);
+        if (now >= end) rt->host_lags = true;
+        else platform_cond_wait(rt->work, rt->lock, end - now);
     }
 }
 
@@ -205,7 +226,8 @@ static void drive_once(realm_runtime *rt) {
         rt->stepping = false;
         runtime_finish_step(rt, e, took);
     }
-    if (rt->event_first != NULL) platform_cond_broadcast(rt->done);
+    if (rt->event_first != NULL && rt->listener != NULL) tell_listener(rt);
+    else if (rt->event_first != NULL) platform_cond_broadcast(rt->done);
 }
 
 static void driver_main(void *arg) {

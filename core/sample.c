@@ -39,7 +39,6 @@ typedef struct work { /* the scratch memory, cut up; each (vocab_size,) */
 
 static realm_status work_open(sample_scratch *scratch, uint32_t n, work *out, realm_error *err);
 static void copy_sanitised(const float *logits, uint32_t n, float *x);
-static double log_sum_exp(const float *x, uint32_t n, float max);
 static void add_biases(float *x, const realm_sampling *params);
 static void penalise(float *x, uint32_t n, const uint32_t *history, uint32_t history_count, const realm_sampling *params,
                      uint32_t *counts);
@@ -53,13 +52,20 @@ static double random_unit(uint64_t seed, uint64_t index);
 realm_status sample_token(const float *logits, uint32_t vocab_size, const uint32_t *history, uint32_t history_count,
                           const realm_sampling *params, uint64_t index, const uint32_t *banned, uint32_t banned_count,
                           sample_scratch *scratch, uint32_t *token, float *logprob, realm_error *err) {
+    return sample_token_knowing(logits, vocab_size, sample_log_total(logits, vocab_size), history, history_count, params, index,
+                                banned, banned_count, scratch, token, logprob, err);
+}
+
+realm_status sample_token_knowing(const float *logits, uint32_t vocab_size, double log_total, const uint32_t *history,
+                                  uint32_t history_count, const realm_sampling *params, uint64_t index, const uint32_t *banned,
+                                  uint32_t banned_count, sample_scratch *scratch, uint32_t *token, float *logprob,
+                                  realm_error *err) {
     work w = {0};
     realm_status status = work_open(scratch, vocab_size, &w, err);
     if (status != REALM_OK) return status;
     copy_sanitised(logits, vocab_size, w.x);
     float max = largest(w.x, vocab_size);
     if (max == -INFINITY) return base_fail(err, REALM_E_INVALID_MODEL, "the model gave no finite logit to sample from");
-    double log_total = log_sum_exp(w.x, vocab_size, max);
 
     add_biases(w.x, params);
     penalise(w.x, vocab_size, history, history_count, params, w.counts);
@@ -197,18 +203,6 @@ static void weigh(const float *restrict x, uint32_t n, float max, float sharpnes
     for (uint32_t i = 0; i < n; i++) out[i] = exp_weight((x[i] - max) * sharpness);
 }
 
-/* In blocks, so that no array of weights is needed. */
-static double log_sum_exp(const float *x, uint32_t n, float max) {
-    float block[256];
-    double sum = 0;
-    for (uint32_t i = 0; i < n; i += 256) {
-        uint32_t count = n - i < 256 ? n - i : 256;
-        weigh(x + i, count, max, 1.0f, block);
-        sum += sum_of(block, count);
-    }
-    return (double)max + log(sum);
-}
-
 /* ---- steps 1 to 3 ---- */
 
 /* NaN -> -inf; +inf -> the largest float, so that differences stay defined. */
@@ -229,6 +223,27 @@ static float largest(const float *x, uint32_t n) {
     for (uint32_t lane = 0; lane < SUM_LANES; lane++) max = lanes[lane] > max ? lanes[lane] : max;
     for (uint32_t i = whole; i < n; i++) max = x[i] > max ? x[i] : max;
     return max;
+}
+
+/* In blocks, so that no array of weights is needed. */
+double sample_log_total(const float *logits, uint32_t n) {
+    enum { BLOCK = 256 };
+    float block[BLOCK], max = -INFINITY;
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i += BLOCK) {
+        uint32_t count = n - i < BLOCK ? n - i : BLOCK;
+        copy_sanitised(logits + i, count, block);
+        float most = largest(block, count);
+        if (most > max) max = most;
+    }
+    for (uint32_t i = 0; i < n; i += BLOCK) {
+        float weights[BLOCK];
+        uint32_t count = n - i < BLOCK ? n - i : BLOCK;
+        copy_sanitised(logits + i, count, block);
+        weigh(block, count, max, 1.0f, weights);
+        sum += sum_of(weights, count);
+    }
+    return (double)max + log(sum);
 }
 
 static uint32_t first_of(const float *x, float value) {

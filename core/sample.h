@@ -25,4 +25,12 @@ realm_status sample_token(const float *logits, uint32_t vocab_size, const uint32
                           const realm_sampling *params, uint64_t index, const uint32_t *banned, uint32_t banned_count,
                           sample_scratch *scratch, uint32_t *token, float *logprob, realm_error *err);
 
+/* log(sum(exp(logits))), of which the log softmax is made; NaN counts as -inf. Does not depend on the parameters, so that it can be
+ * computed by another thread before. */
+double sample_log_total(const float *logits, uint32_t vocab_size);
+realm_status sample_token_knowing(const float *logits, uint32_t vocab_size, double log_total, const uint32_t *history,
+                                  uint32_t history_count, const realm_sampling *params, uint64_t index, const uint32_t *banned,
+                                  uint32_t banned_count, sample_scratch *scratch, uint32_t *token, float *logprob,
+                                  realm_error *err);
+
 #endif

@@ -94,7 +94,10 @@ typedef struct realm_completion {
  * there are none. Returns how many; 0 on timeout, wake or shutdown. Calling it also tells the engine that the host has
  * acted on all completions taken before: the engine waits for that (a little) so that decoding realms step together. */
 REALM_API uint32_t realm_runtime_wait(realm_runtime *rt, realm_completion *out, uint32_t cap, uint64_t timeout_ns);
-/* Says the same from another thread, sooner than the next wait does. */
+/* Instead of waiting, a host may give a function for the driver's thread to call with every completion, no lock held, up to 64 at
+ * a time; it must be quick. The host says with acknowledge that it has acted on all of them. Set it before work is submitted. */
+typedef void (*realm_listener)(void *arg, const realm_completion *done, uint32_t count);
+REALM_API void realm_runtime_set_listener(realm_runtime *rt, realm_listener listener, void *arg);
 REALM_API void realm_runtime_acknowledge(realm_runtime *rt);
 /* Makes a waiting realm_runtime_wait return 0. */
 REALM_API void realm_runtime_wake(realm_runtime *rt);

@@ -55,6 +55,7 @@ export interface GenerateOptions {
   maxTokens?: number;
   /** Text to stop before; it is not part of the result. */
   stop?: string | readonly string[];
+  /** Who runs the loop of tokens: whole (as it is without one) the engine, granular the guest, layers the guest layer by layer. */
   mode?: Mode;
   model?: Model;
   /** BOS and EOS as the model wants. */
@@ -106,7 +107,7 @@ export function checkSettings(options: GenerateOptions = {}, extra: readonly str
   return {
     maxTokens: wholeNumber('maxTokens', own.maxTokens ?? 256, 1, UINT32),
     stops: packStops(own.stop ?? []),
-    mode: oneOf('mode', own.mode ?? 'granular', MODES),
+    mode: oneOf('mode', own.mode ?? 'whole', MODES),
     model: checkModel(own.model),
     addSpecial: own.addSpecial ?? true,
     parseSpecial: own.parseSpecial ?? false,

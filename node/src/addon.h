@@ -10,7 +10,6 @@
 
 #define NAPI_VERSION 8
 #include <node_api.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -25,13 +24,10 @@ typedef struct addon_model addon_model;
 
 /* ---- the process: addon_process.c ---- */
 
-/* One thread for each runtime waits for completions and posts them to the environments. */
 struct addon_runtime {
     realm_runtime *rt;
     realm_runtime_options options;
     uint32_t users;
-    atomic_bool stopping;
-    platform_thread *waiter;
     addon_runtime *next;
 };
 
@@ -75,12 +71,12 @@ struct addon_env {
     double *queue;
     uint32_t queue_count, queue_cap;
     uint32_t unhandled;  /* posted, and JavaScript has not come back from them */
-    bool posted, lagging, lost;
+    bool posted, lost;
     addon_env *next;
 };
 
-realm_status addon_env_join(addon_env *self); /* makes the environment known to the waiters */
-void addon_env_leave(addon_env *self);        /* after this no waiter touches it */
+realm_status addon_env_join(addon_env *self); /* makes the environment known to the runtimes */
+void addon_env_leave(addon_env *self);        /* after this no runtime touches it */
 /* Takes the queue: serials of contexts, and whether some were lost for want of memory. The caller frees them. */
 double *addon_env_take(addon_env *self, uint32_t *count, bool *lost);
 /* Says that JavaScript has acted on `count` completions. */

@@ -1,8 +1,8 @@
 /* addon_process.c: what all environments of the process share: runtimes, loaded models, and the way completions go to JavaScript.
  *
- * A runtime's waiter thread takes completions, puts each into the queue of its environment and posts one call for the whole
- * queue. It asks the runtime again only after JavaScript came back from that call: asking is what tells the engine that the host has
- * acted, so that decoding realms step together. An environment that is busy with something else for too long is not waited for.
+ * A runtime's driver thread puts completions into the queues of their environments and posts one call for the whole queue. When
+ * JavaScript has come back from all such calls, the runtimes are told that the host has acted, so that decoding realms step
+ * together; the engine itself limits how long it waits for that.
  * One lock guards everything here; it is never held while JavaScript runs or a model is computed.
  */
 #include <stdatomic.h>
@@ -11,11 +11,7 @@
 
 #include "addon.h"
 
-enum { COMPLETIONS = 256 };
-enum { PATIENCE_NS = 5000000 }; /* how long a waiter waits for JavaScript to act on completions */
-
 static _Atomic(platform_mutex *) process_lock;
-static _Atomic(platform_cond *) process_handled;
 static addon_runtime *runtimes;
 static addon_model *models;
 static addon_env *envs;
@@ -30,11 +26,7 @@ static bool prepare(void) {
         platform_mutex *made = platform_mutex_create(), *none = NULL;
         if (made && !atomic_compare_exchange_strong(&process_lock, &none, made)) platform_mutex_destroy(made);
     }
-    if (!atomic_load(&process_handled)) {
-        platform_cond *made = platform_cond_create(), *none = NULL;
-        if (made && !atomic_compare_exchange_strong(&process_handled, &none, made)) platform_cond_destroy(made);
-    }
-    return atomic_load(&process_lock) && atomic_load(&process_handled);
+    return atomic_load(&process_lock);
 }
 
 /* ---- completions ---- */
@@ -62,31 +54,18 @@ static void post(const realm_completion *done) {
 
 static bool someone_acts(void) {
     for (const addon_env *at = envs; at; at = at->next) {
-        if (at->unhandled > 0 && !at->lagging) return true;
+        if (at->unhandled > 0) return true;
     }
     return false;
 }
 
-static void wait_until_handled(const addon_runtime *runtime) {
-    uint64_t end = platform_now_ns() + PATIENCE_NS;
-    while (someone_acts() && !atomic_load(&runtime->stopping)) {
-        uint64_t now = platform_now_ns();
-        if (now >= end) break;
-        platform_cond_wait(atomic_load(&process_handled), atomic_load(&process_lock), end - now);
-    }
-    for (addon_env *at = envs; at; at = at->next) at->lagging = at->unhandled > 0;
-}
-
-static void wait_for_completions(void *argument) {
-    addon_runtime *runtime = argument;
-    realm_completion done[COMPLETIONS];
-    while (!atomic_load(&runtime->stopping)) {
-        uint32_t count = realm_runtime_wait(runtime->rt, done, COMPLETIONS, UINT64_MAX);
-        lock();
-        for (uint32_t i = 0; i < count; i++) post(&done[i]);
-        wait_until_handled(runtime);
-        unlock();
-    }
+/* Called by the driver's thread of a runtime. */
+static void completions_came(void *argument, const realm_completion *done, uint32_t count) {
+    const addon_runtime *runtime = argument;
+    lock();
+    for (uint32_t i = 0; i < count; i++) post(&done[i]);
+    if (!someone_acts()) realm_runtime_acknowledge(runtime->rt); /* they were for environments that are gone */
+    unlock();
 }
 
 double *addon_env_take(addon_env *self, uint32_t *count, bool *lost) {
@@ -105,11 +84,9 @@ void addon_env_handled(addon_env *self, uint32_t count) {
     lock();
     self->unhandled -= count < self->unhandled ? count : self->unhandled;
     if (self->queue_count == 0) self->unhandled = 0; /* those that were lost too */
-    if (self->unhandled == 0) self->lagging = false;
     if (!someone_acts()) {
         for (addon_runtime *at = runtimes; at; at = at->next) realm_runtime_acknowledge(at->rt);
     }
-    platform_cond_broadcast(atomic_load(&process_handled));
     unlock();
 }
 
@@ -128,7 +105,6 @@ void addon_env_leave(addon_env *self) {
     addon_env **at = &envs;
     while (*at && *at != self) at = &(*at)->next;
     if (*at) *at = self->next;
-    platform_cond_broadcast(atomic_load(&process_handled));
     unlock();
 }
 
@@ -146,14 +122,6 @@ static addon_runtime *find_runtime(const realm_runtime_options *options) {
 }
 
 static void destroy_runtime(addon_runtime *runtime) {
-    atomic_store(&runtime->stopping, true);
-    if (runtime->waiter) {
-        lock();
-        platform_cond_broadcast(atomic_load(&process_handled));
-        unlock();
-        realm_runtime_wake(runtime->rt);
-        platform_thread_join(runtime->waiter);
-    }
     realm_runtime_destroy(runtime->rt);
     free(runtime);
 }
@@ -168,11 +136,7 @@ static realm_status make_runtime(const realm_runtime_options *options, addon_run
     }
     made->options = *options;
     made->users = 1;
-    made->waiter = platform_thread_start("realm-waiter", wait_for_completions, made);
-    if (!made->waiter) {
-        destroy_runtime(made);
-        return base_fail(err, REALM_E_OUT_OF_MEMORY, "no thread could be started");
-    }
+    realm_runtime_set_listener(made->rt, completions_came, made);
     *out = made;
     return REALM_OK;
 }

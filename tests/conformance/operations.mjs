@@ -49,7 +49,8 @@ const OPERATIONS = {
 
 // The SDK accepts the names of the WIT in snake_case as they are.
 function settings(request) {
-  const made = Object.fromEntries(Object.entries(request.settings ?? {}).map(([name, value]) => [name, number(value)]));
+  const given = { mode: 'granular', ...request.settings }; // what cases mean that name none; the SDK's own default is whole
+  const made = Object.fromEntries(Object.entries(given).map(([name, value]) => [name, number(value)]));
   if (made.logit_bias) {
     made.logit_bias = Object.fromEntries(Object.entries(made.logit_bias).map(([id, value]) => [id, number(value)]));
   }

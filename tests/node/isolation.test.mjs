@@ -167,7 +167,8 @@ test('unloading a model takes it from the guest', async (t) => {
 });
 
 test('twenty realms generate at once, each in its worker, with equal results', async () => {
-  const realms = Array.from({ length: 20 }, () => new Realm(WORKER));
+  const portable = { ...WORKER, cpuFeatures: ['portable'] }; // whose results do not depend on the batch
+  const realms = Array.from({ length: 20 }, () => new Realm(portable));
   const model = await realms[0].loadModel(DEMO);
   const options = { ...LONG, maxTokens: 30, model };
   const answers = await Promise.all(realms.map((realm) => realm.generate('The capital of', options)));

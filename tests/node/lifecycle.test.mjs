@@ -56,21 +56,23 @@ test('disposing during generation rejects it; twice is harmless; use afterwards 
   await rejectsWith(realm.stats(), 'closed');
 });
 
-test('a hundred realms generate at once, with equal results and fair shares', async () => {
+test('of a hundred realms that generate at once none starves', async () => {
   const realms = Array.from({ length: 100 }, () => new Realm());
   await Promise.all(realms.map((realm) => realm.loadModel(DEMO)));
-  const finished = [];
-  const answers = await Promise.all(
+  const written = realms.map(() => 0);
+  let total = 0;
+  let halfway;
+  await Promise.all(
     realms.map(async (realm, index) => {
-      const answer = await realm.generate('The capital of', { ...LONG, maxTokens: 40 });
-      finished.push(index);
-      return answer;
+      for await (const piece of realm.streamTokens('The capital of', { ...LONG, maxTokens: 200 })) {
+        written[index] += piece.length;
+        total += piece.length;
+        if (total >= 400 * realms.length) halfway ??= [...written];
+      }
     }),
   );
-  for (const answer of answers) assert.equal(answer.text, answers[0].text);
-  const slowest = Math.max(...answers.map((answer) => answer.timings.totalSeconds));
-  const quickest = Math.min(...answers.map((answer) => answer.timings.totalSeconds));
-  assert(slowest < 4 * quickest, `${quickest} ... ${slowest}`);
+  const [least, most] = [Math.min(...halfway), Math.max(...halfway)];
+  assert(most - least <= 40, `${least} ... ${most} of 400 characters on average`); // within 10 %
   for (const realm of realms) realm.dispose();
 });
 

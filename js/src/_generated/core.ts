@@ -43,6 +43,7 @@ export interface CoreExports {
   realm_cpu_features(): number;
   realm_runtime_threads(rt: number): number;
   realm_runtime_wait(rt: number, out: number, cap: number, timeoutNs: bigint): number;
+  realm_runtime_set_listener(rt: number, listener: number, arg: number): void;
   realm_runtime_acknowledge(rt: number): void;
   realm_runtime_wake(rt: number): void;
   realm_runtime_step(rt: number, nowNs: bigint, budget: bigint, busy: number, err: number): number;
