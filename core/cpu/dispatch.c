@@ -47,6 +47,17 @@ uint32_t cpu_detect(void) {
     return features;
 }
 
+#elif defined(__wasm_simd128__)
+
+/* A module with instructions the engine lacks does not compile at all: what was built in, there is. */
+uint32_t cpu_detect(void) {
+#ifdef __wasm_relaxed_simd__
+    return REALM_CPU_PORTABLE | REALM_CPU_SIMD128 | REALM_CPU_RELAXED;
+#else
+    return REALM_CPU_PORTABLE | REALM_CPU_SIMD128;
+#endif
+}
+
 #else
 
 uint32_t cpu_detect(void) {
@@ -64,6 +75,11 @@ void cpu_ops_init(cpu_ops *ops, uint32_t features) {
     if (usable & REALM_CPU_AVX2) cpu_fill_avx2(ops);
     if (usable & REALM_CPU_AVX512) cpu_fill_avx512(ops);
     if (usable & REALM_CPU_AMX && usable & REALM_CPU_AVX512) cpu_fill_amx(ops);
+#elif defined(__wasm_simd128__)
+    if (usable & REALM_CPU_SIMD128) cpu_fill_simd128(ops);
+#ifdef __wasm_relaxed_simd__
+    if (usable & REALM_CPU_SIMD128 && usable & REALM_CPU_RELAXED) cpu_fill_relaxed(ops);
+#endif
 #else
     (void)usable;
 #endif

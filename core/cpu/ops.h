@@ -85,6 +85,8 @@ void cpu_fill_portable(cpu_ops *ops);
 void cpu_fill_avx2(cpu_ops *ops);
 void cpu_fill_avx512(cpu_ops *ops);
 void cpu_fill_amx(cpu_ops *ops);
+void cpu_fill_simd128(cpu_ops *ops);
+void cpu_fill_relaxed(cpu_ops *ops);
 
 float cpu_f16_to_f32(uint16_t h);
 uint16_t cpu_f32_to_f16(float f); /* round to nearest even */

@@ -56,6 +56,8 @@ enum { /* realm_runtime_options.features: instruction sets the kernels may use; 
     REALM_CPU_AVX2 = 1u << 1,   /* with FMA and F16C */
     REALM_CPU_AVX512 = 1u << 2, /* F, BW, VL, DQ and VNNI */
     REALM_CPU_AMX = 1u << 3,    /* tiles of bf16, where AVX-512 is allowed too */
+    REALM_CPU_SIMD128 = 1u << 16, /* WebAssembly: 128-bit vectors */
+    REALM_CPU_RELAXED = 1u << 17, /* and relaxed SIMD: needs the one before */
 };
 
 enum { /* realm_runtime_options.executor: who computes the batches */

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import mmap
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -80,6 +81,10 @@ def library() -> ctypes.CDLL:
 
 @functools.cache
 def ops(isa: str) -> Any:
+    if isa.startswith("wasm-"):
+        from tests.unit import wasm_kernels
+
+        return wasm_kernels.ops(isa)
     table = Ops()
     library().cpu_ops_init(ctypes.byref(table), FEATURES[isa])
     return table
@@ -91,9 +96,15 @@ def available() -> list[str]:
     return [name for name, mask in FEATURES.items() if mask & detected == mask]
 
 
+# Arrays by address, for kernels that run in a memory of their own.
+pointed: weakref.WeakValueDictionary[int, NDArray[Any]] = weakref.WeakValueDictionary()
+
+
 def pointer(array: NDArray[Any]) -> int:
     assert array.flags.c_contiguous
-    return array.ctypes.data
+    address: int = array.ctypes.data
+    pointed[address] = array
+    return address
 
 
 def guarded(data: NDArray[Any]) -> NDArray[Any]:
