@@ -3,11 +3,10 @@
 // The rendered prompt is tokenized with special tokens parsed, as the template means its control tokens. What a user or a tool wrote
 // must never become one, so control tokens spelled out in such messages are broken up by a zero-width space first.
 
-import { Template } from '@huggingface/jinja';
-
 import { RealmError } from './errors.js';
 import { encodeText, invalid } from './options.js';
 import type { ModelHost } from './platform.js';
+import { renderTemplate } from './template.js';
 
 export interface Message {
   role: string;
@@ -27,11 +26,8 @@ const TRUSTED_ROLES = ['system', 'developer', 'assistant']; // written by the ap
 const BREAK = '\u200b';
 const MAX_BREAK_ROUNDS = 8;
 const MAX_DEPTH = 64; // of message data
-const MAX_SOURCE = 256 << 10; // the longest template known has 16 KiB
-const MAX_COMPILED = 16;
 
 const decoder = new TextDecoder();
-const compiled = new Map<string, Template>();
 
 /** A conversation as the model wants to read it. */
 export interface Prompt {
@@ -52,7 +48,7 @@ export function renderPrompt(
   }
   const guarded = checkMessages(messages).map((message) => guardMessage(model, message));
   const bos = tokenText(model, model.info.bos);
-  const text = render(source, {
+  const text = renderTemplate(source, {
     messages: guarded,
     tools: options.tools ?? null,
     documents: null,
@@ -62,27 +58,6 @@ export function renderPrompt(
     ...options.templateVariables,
   });
   return { text, addSpecial: bos === '' || !text.startsWith(bos) };
-}
-
-function render(source: string, variables: Record<string, unknown>): string {
-  try {
-    return template(source).render(variables);
-  } catch (problem) {
-    if (problem instanceof RealmError) throw problem;
-    throw new RealmError('template-error', (problem as Error).message.split('\n')[0]!.slice(0, 500));
-  }
-}
-
-function template(source: string): Template {
-  if (source.length > MAX_SOURCE) {
-    throw new RealmError('template-error', `the chat template is longer than ${MAX_SOURCE} characters`);
-  }
-  let found = compiled.get(source);
-  if (!found) {
-    if (compiled.size >= MAX_COMPILED) compiled.delete(compiled.keys().next().value!);
-    compiled.set(source, (found = new Template(source)));
-  }
-  return found;
 }
 
 function tokenText(model: ModelHost, token: number | null): string {
