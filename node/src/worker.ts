@@ -12,6 +12,7 @@ import { usePlatform } from '../../js/src/platform.js';
 import { serve } from '../../js/src/remote_server.js';
 import { dispatcher } from './addon.js';
 import { nodePlatform } from './host.js';
+import { portChannel } from './worker_channel.js';
 
 const stays = new Int32Array((workerData as { stays: SharedArrayBuffer }).stays);
 let inside = false;
@@ -32,10 +33,4 @@ usePlatform({ ...nodePlatform, watched });
 dispatcher();
 guestModule(nodePlatform.standardGuest(), DEFAULT_LIMITS.guestMemoryBytes);
 
-const port = parentPort!;
-const channel = {
-  send: (message: unknown, transfer?: Transferable[]): void => port.postMessage(message, transfer as ArrayBuffer[]),
-  listen: (receive: (message: unknown) => void): void => void port.on('message', receive),
-  close: (): void => port.close(),
-};
-serve(channel, (options) => new LocalEngine(nodePlatform.engine(options)));
+serve(portChannel(parentPort!), (options) => new LocalEngine(nodePlatform.engine(options)));

@@ -1,6 +1,6 @@
-// The owner's end of a worker thread. The thread alone does not keep the process alive.
+// Both ends of a worker thread. The thread alone does not keep the process alive.
 
-import type { Worker } from 'node:worker_threads';
+import type { MessagePort, Worker } from 'node:worker_threads';
 
 import { RealmError } from '../../js/src/errors.js';
 import type { Channel } from '../../js/src/remote_messages.js';
@@ -52,4 +52,13 @@ function death(problem: Error): RealmError {
     return new RealmError('guest-memory', 'the guest used more memory than its worker thread may have');
   }
   return new RealmError('internal', `the worker thread has ended: ${problem.message}`, { cause: problem });
+}
+
+/** The thread's own end. */
+export function portChannel(port: MessagePort): Channel {
+  return {
+    send: (message, transfer = []) => port.postMessage(message, transfer as ArrayBuffer[]),
+    listen: (receive) => void port.on('message', receive),
+    close: () => port.close(),
+  };
 }

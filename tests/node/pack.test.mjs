@@ -115,14 +115,21 @@ test("the declarations name every file they import", () => {
   }
 });
 
-test("without the platform's package the error says what to do", () => {
+test("without the platform's package core.wasm answers and a warning says what to do; without that too, an error does", () => {
   const [platform] = readdirSync(installed).filter((name) => name !== "sdk");
   rmSync(join(installed, platform), { recursive: true });
-  const code = `const { Realm } = require("@realm-ai/sdk");
-    try { const realm = new Realm(); realm.generate("a").catch((error) => console.log(error.code, error.message)); }
-    catch (error) { console.log(error.code, error.message); }`;
+  const explained = (said) => {
+    assert.match(said, new RegExp(`${process.platform}-${process.arch}`));
+    assert.match(said, /--omit=optional/);
+  };
+  writeFileSync(join(folder, "slow.mjs"), `import { Realm } from "@realm-ai/sdk";${QUESTION}`);
+  const slow = spawnSync(process.execPath, ["slow.mjs"], { cwd: folder, encoding: "utf8", env: { ...bare(), PATH: "" }, timeout: 60_000 });
+  assert.match(slow.stdout, /Paris/);
+  explained(slow.stderr);
+  rmSync(join(installed, "sdk", "dist", "assets", "core.wasm"));
+  const code = `const { Realm, RealmError } = require("@realm-ai/sdk");
+    try { new Realm(); } catch (error) { console.log(error instanceof RealmError, error.code, error.message); }`;
   const said = run("missing.cjs", code);
-  assert.match(said, /unsupported/);
-  assert.match(said, new RegExp(`${process.platform}-${process.arch}`));
-  assert.match(said, /--omit=optional/);
+  assert.match(said, /^true unsupported/);
+  explained(said);
 });

@@ -7,7 +7,7 @@ export interface Assets {
   worker: string;
   guest: string;
   demoModel: string;
-  cores: Partial<Record<CoreBuild, string>>;
+  cores: Record<CoreBuild, string>;
 }
 
 export const assets: Assets = {
@@ -16,6 +16,8 @@ export const assets: Assets = {
   demoModel: new URL('./realm-demo.gguf', import.meta.url).href,
   cores: {
     core: new URL('./core.wasm', import.meta.url).href,
+    'core-relaxed': new URL('./core-relaxed.wasm', import.meta.url).href,
     'core-threads': new URL('./core-threads.wasm', import.meta.url).href,
+    'core-threads-relaxed': new URL('./core-threads-relaxed.wasm', import.meta.url).href,
   },
 };
