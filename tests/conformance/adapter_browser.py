@@ -43,7 +43,7 @@ def main(computes: str) -> None:
             browser = chromium.start(playwright, Path(folder) / "profile")
             page = browser.new_page()
             page.goto(site.url)
-            page.wait_for_function("globalThis.ask")
+            page.wait_for_function("globalThis.ask !== undefined")
             for line in sys.stdin:
                 print(answer(page, site, json.loads(line)), flush=True)
             browser.close()

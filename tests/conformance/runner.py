@@ -28,9 +28,12 @@ from tests.conformance import fixtures
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+BROWSER = [sys.executable, str(HERE / "adapter_browser.py")]
 HOSTS: dict[str, Callable[[], list[str]]] = {  # what starts a host's adapter
     "python": lambda: [sys.executable, str(HERE / "adapter_python.py")],
     "node": lambda: [str(node.node()), str(HERE / "adapter_node.mjs")],
+    "browser-wasm": lambda: [*BROWSER, "wasm"],
+    "browser-threads": lambda: [*BROWSER, "wasm-threads"],
     "node-wasm": lambda: [str(node.node()), str(HERE / "adapter_node_wasm.mjs"), "core", "1"],
     "node-wasm-threads": lambda: [str(node.node()), str(HERE / "adapter_node_wasm.mjs"), "core-threads", "2"],
 }

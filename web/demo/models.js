@@ -1,6 +1,6 @@
 // The card of the model in use, and the list of models the browser keeps.
 
-import { openCache } from './realm/realm.mjs';
+import { modelCache } from './realm/realm.mjs';
 import { problemElement } from './chat.js';
 
 export function bytes(size) {
@@ -77,35 +77,34 @@ export class KeptModels {
   }
 
   async refresh() {
-    const cache = await openCache();
-    const models = typeof cache === 'string' ? [] : await cache.list();
-    this.#part('cached').replaceChildren(...models.map((model) => this.#row(cache, model)));
+    const models = await modelCache.list();
+    this.#part('cached').replaceChildren(...models.map((model) => this.#row(model)));
     this.#part('cache-empty').hidden = models.length > 0;
     const total = models.reduce((sum, model) => sum + model.cached, 0);
-    this.#part('cache-total').textContent = models.length > 0 ? `${models.length}, ${bytes(total)}` : '';
+    this.#part('cache-total').textContent = models.length > 0 ? `(${models.length}, ${bytes(total)})` : '';
   }
 
   #part(id) {
     return this.#root.querySelector(`#${id}`);
   }
 
-  #row(cache, model) {
+  #row(model) {
     const row = document.createElement('li');
     const open = button('quiet name', model.name, () => this.#open(model));
     open.title = model.key;
     const size = document.createElement('span');
     size.className = 'hint';
     size.textContent = model.complete ? bytes(model.size) : `${bytes(model.cached)} of ${bytes(model.size)}`;
-    const remove = button('quiet', 'Delete', () => this.#delete(cache, model));
+    const remove = button('quiet', 'Delete', () => this.#delete(model));
     remove.setAttribute('aria-label', `Delete ${model.name}`);
     row.append(open, size, remove);
     return row;
   }
 
-  async #delete(cache, model) {
+  async #delete(model) {
     this.#part('cache-problem').textContent = '';
     try {
-      await cache.delete(model.id);
+      await modelCache.delete(model.id);
     } catch (problem) {
       this.#part('cache-problem').textContent = problem.message;
     }

@@ -1,6 +1,6 @@
 // The two forms: how tokens are drawn, and what computes. Both are remembered where the browser allows it.
 
-import { openCache } from './realm/realm.mjs';
+import { modelCache } from './realm/realm.mjs';
 
 const NUMBERS = ['temperature', 'topP', 'topK', 'minP', 'maxTokens', 'seed'];
 
@@ -55,8 +55,7 @@ export class EngineForm {
       threads.disabled = true;
       this.#say('One thread only: the page is not cross-origin isolated.', await isolatedAfterReload());
     }
-    const cache = await openCache();
-    if (typeof cache === 'string') this.#say(`Models are not kept: ${cache}.`);
+    await modelCache.room().catch((problem) => this.#say(`Models are not kept: ${problem.message}.`));
   }
 
   #say(text, button) {
