@@ -5,6 +5,7 @@
 // turn: so their sessions step together.
 
 import * as layout from '../_generated/core.js';
+import { readPlanHeader } from '../_generated/records.js';
 import { checkSignal, RealmError } from '../errors.js';
 import { Loading } from '../loading.js';
 import type { CheckedEngineOptions, ResourceLimits } from '../options.js';
@@ -14,7 +15,9 @@ import type { ModelSource, OpenSource } from '../source.js';
 import { WasmContext, type ContextOwner } from './context.js';
 import { Core, coreImports, sharedMemory } from './core.js';
 import { isShared } from './features.js';
-import { LoadedModel, readModel, WasmModel } from './model.js';
+import { Batches, type GpuExecutor } from './gpu.js';
+import { modelPlan, ModelLoader } from './loader.js';
+import { LoadedModel, WasmModel } from './model.js';
 import { Threads, type SpawnThread } from './threads.js';
 
 const TURN_MS = 8; // how long the event loop may wait
@@ -31,6 +34,8 @@ export interface WasmPlatformOptions {
   /** Most compute threads, this one included. More than one needs a build with threads, and `spawn`. */
   threads?: number;
   spawn?: SpawnThread;
+  /** Opens the GPU that computes instead of this module; again after it was lost, when the next model is loaded. */
+  gpu?: () => Promise<GpuExecutor>;
   /** The bytes of the standard guest. */
   guest: Uint8Array;
   demoModel: ModelInput;
@@ -44,14 +49,16 @@ export interface WasmPlatform extends Platform {
   dispose(): void;
 }
 
-/** Threads that cannot be had are done without. */
+/** Threads that cannot be had are done without; a GPU that cannot be had is the error of its opening. */
 export async function openWasmPlatform(options: WasmPlatformOptions): Promise<WasmPlatform> {
+  const device = options.gpu && new Device(options.gpu);
+  await device?.executor();
   const { module } = options;
   const memory = isShared(module) ? sharedMemory() : undefined;
   const core = new Core(await WebAssembly.instantiate(module, coreImports(memory)), memory);
   const threads = new Threads(core.exports);
   if (memory && options.spawn) await threads.start(module, memory, (options.threads ?? 1) - 1, options.spawn);
-  return new CorePlatform(core, threads, options);
+  return new CorePlatform(core, threads, device, options);
 }
 
 class CorePlatform implements WasmPlatform {
@@ -61,6 +68,7 @@ class CorePlatform implements WasmPlatform {
   constructor(
     private readonly core: Core,
     private readonly workers: Threads,
+    private readonly device: Device | undefined,
     private readonly options: WasmPlatformOptions,
   ) {
     this.threads = workers.free + 1;
@@ -72,7 +80,7 @@ class CorePlatform implements WasmPlatform {
     let engine = this.#engines.get(key);
     if (!engine) {
       const own = { features, executor, threads: Math.min(threads || this.threads, this.workers.free + 1) };
-      this.#engines.set(key, (engine = new WasmEngine(this.core, own, this.options.open)));
+      this.#engines.set(key, (engine = new WasmEngine(this.core, own, this.options.open, this.device)));
     }
     return engine;
   }
@@ -93,6 +101,56 @@ class CorePlatform implements WasmPlatform {
     for (const engine of this.#engines.values()) engine.close();
     this.#engines.clear();
     this.workers.stop();
+    this.device?.close();
+  }
+}
+
+/** The GPU of a platform, and which of its models are where. */
+class Device {
+  #current: Promise<GpuExecutor> | undefined;
+  readonly #models = new Map<number, GpuExecutor>(); // by the id of their plan
+
+  constructor(private readonly open: () => Promise<GpuExecutor>) {}
+
+  executor(): Promise<GpuExecutor> {
+    return (this.#current ??= this.open());
+  }
+
+  of(model: number): GpuExecutor | undefined {
+    return this.#models.get(model);
+  }
+
+  async add(plan: Uint8Array, loader: ModelLoader, options: HostLoadOptions): Promise<number> {
+    const id = readPlanHeader(new DataView(plan.buffer, plan.byteOffset, plan.byteLength), 0).model;
+    const executor = await this.executor();
+    try {
+      await executor.addModel(plan, loader.shards, { progress: options.progress, signal: options.signal });
+    } catch (problem) {
+      if (problem instanceof RealmError && problem.code === 'device-lost') this.lost();
+      throw problem;
+    }
+    this.#models.set(id, executor);
+    return id;
+  }
+
+  remove(model: number): void {
+    this.#models.get(model)?.removeModel(model);
+    this.#models.delete(model);
+  }
+
+  /** Nothing on it is left; the next model opens another. */
+  lost(): void {
+    this.#current = undefined;
+    this.#models.clear();
+  }
+
+  get bytes(): number {
+    return [...new Set(this.#models.values())].reduce((sum, executor) => sum + executor.bytes, 0);
+  }
+
+  close(): void {
+    void this.#current?.then((executor) => executor.destroy(), () => undefined);
+    this.lost();
   }
 }
 
@@ -105,6 +163,7 @@ class WasmEngine implements EngineHost, ContextOwner {
   readonly #loading = new Map<string, Loading<LoadedModel>>();
   readonly #completions: number;
   readonly #pace = new Pace();
+  readonly #batches: Batches | undefined;
   #serial = 0;
   #scheduled = false;
   #closed = false;
@@ -113,14 +172,19 @@ class WasmEngine implements EngineHost, ContextOwner {
     readonly core: Core,
     options: Pick<CheckedEngineOptions, 'threads' | 'features' | 'executor'>,
     private readonly open: OpenSource,
+    private readonly device: Device | undefined,
   ) {
     const at = core.begin().room(layout.REALM_RUNTIME_OPTIONS_SIZE);
     const own = { noDriver: 1, batchRows: 0, kvBytes: BigInt(KV_BYTES) };
-    layout.writeCoreRuntimeOptions(core.view, at, { ...options, ...own });
+    const executor = device && options.executor === layout.REALM_EXECUTOR_CPU ? layout.REALM_EXECUTOR_EXTERNAL : options.executor;
+    layout.writeCoreRuntimeOptions(core.view, at, { ...options, ...own, executor });
     core.check(core.exports.realm_runtime_create(at, core.out, core.error));
     this.runtime = core.result;
     this.#completions = core.exports.realm_wasm_alloc(COMPLETIONS * layout.REALM_COMPLETION_SIZE) >>> 0;
     if (this.#completions === 0) throw new RealmError('out-of-memory', 'no memory for an engine');
+    if (executor !== layout.REALM_EXECUTOR_EXTERNAL) return;
+    const computes = (model: number): GpuExecutor | undefined => device?.of(model);
+    this.#batches = new Batches(core, this.runtime, computes, (failure) => this.#batchEnded(failure));
   }
 
   close(): void {
@@ -128,6 +192,7 @@ class WasmEngine implements EngineHost, ContextOwner {
     for (const { context } of [...this.#contexts.values()]) context.close();
     this.core.exports.realm_runtime_destroy(this.runtime);
     this.core.exports.realm_wasm_free(this.#completions);
+    this.#batches?.close();
   }
 
   context(tenant: bigint, limits: Required<ResourceLimits>, moved: () => void): WasmContext {
@@ -156,6 +221,7 @@ class WasmEngine implements EngineHost, ContextOwner {
       kvBytesUsed: Number(found.kvBytesUsed),
       kvBytesLimit: Number(found.kvBytesLimit),
       memoryBytes: core.bytes.length,
+      ...(this.device && { deviceBytes: this.device.bytes }),
     };
   }
 
@@ -202,15 +268,33 @@ class WasmEngine implements EngineHost, ContextOwner {
 
   async #read(key: string, sources: ModelSource[], options: HostLoadOptions): Promise<LoadedModel> {
     try {
-      const [source, ...more] = sources;
-      if (!source || more.length > 0) throw new RealmError('unsupported', 'a model of several files cannot be loaded here yet');
-      const address = await readModel(this.core, this.runtime, source, options, () => new Promise(later));
-      const loaded = new LoadedModel(this.core, address, key, () => this.#models.delete(key));
+      if (sources.length === 0) throw new RealmError('not-found', 'a model has at least one file');
+      const loader = new ModelLoader(this.core, this.runtime, sources, options, () => new Promise(later));
+      const loaded = await this.#place(key, loader, options);
       this.#models.set(key, loaded);
       return loaded;
     } finally {
       this.#loading.delete(key);
       for (const source of sources) source.close();
+    }
+  }
+
+  /** The weights go where they are computed with; nowhere when they are not wanted. */
+  async #place(key: string, loader: ModelLoader, options: HostLoadOptions): Promise<LoadedModel> {
+    const forget = (): void => void this.#models.delete(key);
+    if (options.mode === 'full' && !this.#batches) return new LoadedModel(this.core, await loader.intoMemory(), key, forget);
+    const address = await loader.directories();
+    if (options.mode !== 'full' || !this.device) return new LoadedModel(this.core, address, key, forget);
+    try {
+      const { device } = this;
+      const id = await device.add(modelPlan(this.core, address), loader, options);
+      return new LoadedModel(this.core, address, key, () => {
+        forget();
+        this.#batches!.between(() => device.remove(id));
+      });
+    } catch (problem) {
+      this.core.exports.realm_model_close(address);
+      throw problem;
     }
   }
 
@@ -222,9 +306,11 @@ class WasmEngine implements EngineHost, ContextOwner {
     later(() => this.#turn());
   }
 
+  /** With a GPU only products of host tensors are computed in turns, and batches beside them. */
   #turn(): void {
     this.#scheduled = false;
     if (this.#closed) return;
+    this.#batches?.work();
     const end = performance.now() + TURN_MS;
     let busy = 0;
     let moved = false;
@@ -233,6 +319,19 @@ class WasmEngine implements EngineHost, ContextOwner {
       moved = this.#deliver();
     } while (busy !== 0 && !moved && performance.now() < end);
     if (busy !== 0) this.work();
+  }
+
+  async #batchEnded(failure: RealmError | undefined): Promise<void> {
+    if (this.#closed) return;
+    if (failure?.code === 'device-lost') this.#deviceLost();
+    this.#deliver();
+    await new Promise<void>(later);
+  }
+
+  /** Who loads a model again gets it on a new device. */
+  #deviceLost(): void {
+    this.device?.lost();
+    this.#models.clear();
   }
 
   #step(): number {
