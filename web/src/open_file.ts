@@ -146,13 +146,15 @@ async function openUrl(url: URL, settings: Settings, digest: string | undefined,
   const entry = await cache?.complete(id);
   if (cache && entry && digest !== undefined && entry.journal.digest === digest) return cachedFile(cache, entry);
   const attempts = { ...settings, retries: entry ? 0 : settings.retries };
+  const open = (ranged: boolean) => openRemote(url, settings, { cache, entry, digest, ranged }, signal);
   try {
-    return await withRetries(() => openRemote(url, settings, cache, entry, digest, signal), () => 0, attempts, signal);
+    return await withRetries(() => open(true), () => 0, attempts, signal);
   } catch (problem) {
     const unreachable = problem instanceof TransferError && problem.kind === 'again';
     if (cache && entry && unreachable) return cachedFile(cache, entry); // offline: what is here is complete
     await entry?.release();
-    throw problem;
+    if (!unreachable) throw problem;
+    return await open(false).catch(() => Promise.reject(problem)); // some servers only answer plain questions
   }
 }
 
@@ -165,18 +167,20 @@ async function cacheFor(settings: Settings): Promise<ModelCache | undefined> {
   return undefined;
 }
 
-async function openRemote(
-  url: URL,
-  settings: Settings,
-  cache: ModelCache | undefined,
-  entry: CompleteEntry | undefined,
-  digest: string | undefined,
-  signal: AbortSignal,
-): Promise<BlockFile> {
+interface Known {
+  cache: ModelCache | undefined;
+  entry: CompleteEntry | undefined;
+  digest: string | undefined;
+  /** Whether to ask for a range. */
+  ranged: boolean;
+}
+
+async function openRemote(url: URL, settings: Settings, known: Known, signal: AbortSignal): Promise<BlockFile> {
+  const { cache, entry, digest } = known;
   const key = settings.cacheKey ?? url.href;
-  const known = entry?.journal ?? (await cache?.journal(entryId(key)));
+  const begunBefore = entry?.journal ?? (await cache?.journal(entryId(key)));
   let readsOn = false;
-  const { answer, size } = await ask(url, known ? 64 : BLOCK, settings, signal);
+  const { answer, size } = await ask(url, known.ranged ? (begunBefore ? 64 : BLOCK) : 0, settings, signal);
   try {
     const begun = await readBeginning(answer);
     checkMagic(begun, url.href, answer.head.contentType);
@@ -196,14 +200,15 @@ async function openRemote(
   }
 }
 
-/** The first answer, and the size if it can be found out. */
+/** The first answer, to a range from the beginning or (0 bytes) to no range, and the size if it can be found out. */
 async function ask(
   url: URL,
   bytes: number,
   settings: Settings,
   signal: AbortSignal,
 ): Promise<{ answer: Answer; size: number | undefined }> {
-  const answer = await request(url.href, { start: 0, end: bytes }, settings, signal);
+  const range = bytes > 0 ? { start: 0, end: bytes } : undefined;
+  const answer = await request(url.href, range, settings, signal);
   if (answer.head.size !== undefined || !answer.head.ranged) return { answer, size: answer.head.size };
   const size = await askSize(url.href, settings, signal).catch(() => undefined);
   if (size !== undefined) return { answer, size };

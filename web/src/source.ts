@@ -51,7 +51,7 @@ export async function openSource(input: unknown, options: WebSourceOptions = {})
   const progress = new Progress(options);
   const sources = new Array<Source | undefined>(inputs.length).fill(undefined);
   const open = async (at: number): Promise<void> => {
-    const shared = share(inputs[at]!, withShardKey(settings, at), digests[at]);
+    const shared = share(inputs[at]!, inputs.length > 1 ? withShardKey(settings, at) : settings, digests[at]);
     const file = await shared.ready(options.signal);
     sources[at] = new Source(file, () => shared.leave(), digests[at], progress);
   };
@@ -215,7 +215,7 @@ class Source implements ModelSource {
       else if (this.file.keeps) {
         await this.#pass(offset, size, chunk, both);
         await this.#verify(() => undefined, both);
-      } else await this.#verify(within(this.file.block, offset, size, chunk), both);
+      } else await this.#verify(within(this.file.block, offset, size, chunk, both), both);
       if (reachesEnd) await this.file.finish();
     });
   }
@@ -251,7 +251,7 @@ class Source implements ModelSource {
   async #pass(offset: number, size: number, chunk: Chunk, signal: AbortSignal): Promise<void> {
     if (size === 0) return;
     const { block } = this.file;
-    const deliver = within(block, offset, size, chunk);
+    const deliver = within(block, offset, size, chunk, signal);
     await this.file.stream(Math.floor(offset / block), Math.ceil((offset + size) / block), deliver, signal);
   }
 
@@ -278,9 +278,10 @@ class Source implements ModelSource {
 
 type Chunk = (offset: number, bytes: Uint8Array) => void | Promise<void>;
 
-/** Turns blocks into pieces of a range; what is outside is dropped. */
-function within(block: number, offset: number, size: number, chunk: Chunk): Deliver {
+/** Turns blocks into pieces of a range; what is outside is dropped, and nothing comes after an abort. */
+function within(block: number, offset: number, size: number, chunk: Chunk, signal: AbortSignal): Deliver {
   return (index, bytes) => {
+    checkSignal(signal);
     const start = index * block;
     const from = Math.max(0, offset - start);
     const to = Math.min(bytes.length, offset + size - start);
