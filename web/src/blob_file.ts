@@ -2,10 +2,12 @@
 // where they are.
 
 import { cancelled, RealmError } from '../../js/src/errors.js';
-import { notify, type BlockFile, type Deliver } from './store.js';
+import { ByteReader } from './byte_reader.js';
+import { Assembler, notify, type BlockFile, type Deliver } from './store.js';
 
-/** Large enough that asking the browser for a piece costs little. */
-const PIECE = 4 << 20;
+const PIECE = 1 << 20;
+/** Large enough that asking the browser costs little. */
+const READ_AT_ONCE = 1 << 20;
 
 export class BlobFile implements BlockFile {
   readonly block = PIECE;
@@ -32,15 +34,26 @@ export class BlobFile implements BlockFile {
   }
 
   async stream(first: number, end: number, deliver: Deliver, signal: AbortSignal | undefined): Promise<void> {
-    let coming = this.#piece(first);
-    for (let index = first; index < end; index += 1) {
-      const bytes = await coming;
-      if (signal?.aborted) throw cancelled(signal.reason);
-      if (index + 1 < end) coming = this.#piece(index + 1); // read while the caller works on this one
-      coming.catch(() => undefined);
-      await deliver(index, bytes);
+    const assembler = new Assembler(first, this.size, PIECE);
+    const part = this.blob.slice(first * PIECE, end * PIECE);
+    const reader = new ByteReader(part.stream(), READ_AT_ONCE);
+    try {
+      for (;;) {
+        if (signal?.aborted) throw cancelled(signal.reason);
+        const bytes = await readable(reader.read(), this.name);
+        if (!bytes) break;
+        for (let at = 0; at < bytes.length; ) {
+          const { taken, full } = assembler.take(bytes.subarray(at));
+          at += taken;
+          if (!full) continue;
+          await deliver(assembler.index - 1, full);
+          assembler.recycle(full);
+        }
+      }
+    } finally {
+      reader.cancel();
     }
-    if (signal?.aborted) throw cancelled(signal.reason);
+    if (assembler.index < end) throw new RealmError('io', `${this.name} is shorter than it was; choose it again`);
   }
 
   finish(): Promise<void> {
@@ -59,24 +72,17 @@ export class BlobFile implements BlockFile {
 
   /** Enough to see what the file is. */
   async beginning(): Promise<Uint8Array> {
-    return readPart(this.blob.slice(0, 64), this.name);
-  }
-
-  #piece(index: number): Promise<Uint8Array> {
-    return readPart(this.blob.slice(index * PIECE, (index + 1) * PIECE), this.name);
+    return new Uint8Array(await readable(this.blob.slice(0, 64).arrayBuffer(), this.name));
   }
 }
 
-async function readPart(part: Blob, name: string): Promise<Uint8Array> {
-  let bytes: Uint8Array;
+async function readable<T>(reading: Promise<T>, name: string): Promise<T> {
   try {
-    bytes = new Uint8Array(await part.arrayBuffer());
+    return await reading;
   } catch (problem) {
     const message = `${name} cannot be read: it was changed, moved or deleted after it was opened; choose it again`;
     throw new RealmError('io', message, { cause: problem });
   }
-  if (bytes.length !== part.size) throw new RealmError('io', `${name} is shorter than it was; choose it again`);
-  return bytes;
 }
 
 /** An array that the caller keeps unchanged. */

@@ -108,12 +108,13 @@ export class RangedFile implements BlockFile {
   // ---- one connection ----
 
   async #lane(cursor: { next: number; end: number; lanes: number }, deliver: Deliver, signal: AbortSignal): Promise<void> {
+    const room = new Uint8Array(BLOCK);
     while (cursor.next < cursor.end) {
       const index = cursor.next;
       const run = nextRun(index, cursor.end, cursor.lanes, (at) => this.#isFree(at));
       cursor.next += Math.max(1, run.count);
       if (run.count > 0) await this.#fetch(run, deliver, signal);
-      else await this.#share(index, deliver, signal);
+      else await this.#share(index, room, deliver, signal);
     }
   }
 
@@ -126,15 +127,15 @@ export class RangedFile implements BlockFile {
   }
 
   /** A block that is kept, or that another caller is fetching; who gave up leaves it to those who wait. */
-  async #share(index: number, deliver: Deliver, signal: AbortSignal): Promise<void> {
+  async #share(index: number, room: Uint8Array, deliver: Deliver, signal: AbortSignal): Promise<void> {
     const claim = this.#claims.get(index);
     let bytes: Uint8Array | undefined;
-    if (this.#isHeld(index)) bytes = this.#memory.get(index) ?? (await this.store?.read(index));
-    else if (claim) bytes = await orAbort(claim.promise, signal);
+    if (this.#isHeld(index)) bytes = this.#memory.get(index) ?? (await this.store?.read(index, room));
+    else if (claim) bytes = await orAbort(claim.bytes(), signal);
     if (signal.aborted) throw cancelled(signal.reason);
     if (bytes) await deliver(index, bytes);
     else if (this.#isFree(index)) await this.#fetch({ first: index, count: 1 }, deliver, signal);
-    else await this.#share(index, deliver, signal);
+    else await this.#share(index, room, deliver, signal);
   }
 
   async #fetch(run: Run, deliver: Deliver, signal: AbortSignal): Promise<void> {
@@ -142,13 +143,15 @@ export class RangedFile implements BlockFile {
     const end = run.first + run.count;
     for (let index = run.first; index < end; index += 1) claims.set(index, new Claim());
     for (const [index, claim] of claims) this.#claims.set(index, claim);
+    const assembler = new Assembler(run.first, this.size);
     const arrived = async (index: number, bytes: Uint8Array): Promise<void> => {
       this.accept(index, bytes);
-      claims.get(index)?.resolve(bytes);
+      const claim = claims.get(index);
+      claim?.resolve(bytes);
       this.#claims.delete(index);
       await deliver(index, bytes);
+      if (!claim?.shared && !this.#memory.has(index)) assembler.recycle(bytes);
     };
-    const assembler = new Assembler(run.first, this.size);
     const attempt = (): Promise<void> => this.#attempt(assembler, end, arrived, signal);
     try {
       while (assembler.index < end) await withRetries(attempt, () => assembler.position, this.options, signal);
@@ -220,8 +223,15 @@ export function complaintAbout(head: Head, start: number, remote: Remote): Trans
 // ---- helpers ----
 
 class Claim {
+  /** Somebody else waits for the bytes, too. */
+  shared = false;
   resolve: (bytes: Uint8Array | undefined) => void = () => undefined;
-  readonly promise = new Promise<Uint8Array | undefined>((resolve) => (this.resolve = resolve));
+  readonly #promise = new Promise<Uint8Array | undefined>((resolve) => (this.resolve = resolve));
+
+  bytes(): Promise<Uint8Array | undefined> {
+    this.shared = true;
+    return this.#promise;
+  }
 }
 
 /** Runs lanes side by side. The first failure stops the others; all have ended when this ends. */

@@ -3,7 +3,10 @@
 
 import { cancelled, checkSignal, RealmError, type ErrorCode } from '../../js/src/errors.js';
 import { MAX_FILE_SIZE } from './blocks.js';
+import { ByteReader } from './byte_reader.js';
 
+/** Of a body, read at once. */
+const PIECE = 256 << 10;
 /** Within the stall time a connection must bring so much, or the first bytes of its answer. */
 const STALL_BYTES = 16 << 10;
 const FIRST_WAIT_MS = 300;
@@ -48,20 +51,20 @@ export interface Head {
 
 /** An answer whose body is read piece by piece. Whoever gets one must `close` it. */
 export class Answer {
-  readonly #reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
+  readonly #reader: ByteReader | undefined;
   /** Bytes of the body that were read. */
   taken = 0;
 
   constructor(readonly url: string, readonly head: Head, response: Response, readonly watch: Watch) {
-    this.#reader = response.body?.getReader();
+    this.#reader = response.body ? new ByteReader(response.body, PIECE) : undefined;
   }
 
-  /** The next bytes, or undefined at the end. */
+  /** The next bytes, or undefined at the end. They are valid until the next read. */
   async read(): Promise<Uint8Array | undefined> {
     this.watch.resume();
     try {
       // Raced, because not every runtime ends a read when its request is aborted.
-      const { value } = (await orAbort(this.#reader?.read() ?? Promise.resolve(undefined), this.watch.signal)) ?? {};
+      const value = await orAbort(this.#reader?.read() ?? Promise.resolve(undefined), this.watch.signal);
       if (this.watch.signal.aborted) throw new Error('aborted');
       this.taken += value?.length ?? 0;
       this.watch.progress(value?.length ?? 0);
@@ -75,7 +78,7 @@ export class Answer {
 
   close(): void {
     this.watch.stop();
-    this.#reader?.cancel().catch(() => undefined);
+    this.#reader?.cancel();
   }
 }
 

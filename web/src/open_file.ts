@@ -224,7 +224,7 @@ async function readBeginning(answer: Answer): Promise<Uint8Array> {
   while (answer.taken < wanted) {
     const piece = await answer.read();
     if (!piece) break;
-    pieces.push(piece);
+    pieces.push(piece.slice());
   }
   return concatenate(pieces);
 }

@@ -6,7 +6,7 @@ import { RealmError } from '../../js/src/errors.js';
 import { BLOCK, BlockSet, type Run } from './blocks.js';
 import { digestLine, headerLine, parseJournal, runLine, type Identity, type Journal } from './journal.js';
 import { sha256 } from './sha256.js';
-import type { BlockStore } from './store.js';
+import { sized, type BlockStore } from './store.js';
 
 const FOLDER = 'realm-models';
 /** What is written is made durable, and then recorded, after so many blocks or so long. */
@@ -252,10 +252,11 @@ export class EntryStore implements BlockStore {
     }
   }
 
-  read(index: number): Uint8Array | Promise<Uint8Array> {
+  read(index: number, room?: Uint8Array): Uint8Array | Promise<Uint8Array> {
     const at = index * BLOCK;
-    const bytes = new Uint8Array(this.held.length(index));
-    if (this.#blob) return readBlob(this.#blob, at, bytes.length);
+    const length = this.held.length(index);
+    if (this.#blob) return readBlob(this.#blob, at, length);
+    const bytes = sized(room, length);
     if (this.#closed) throw new RealmError('closed', 'the model was closed');
     const count = this.data.read(bytes, { at });
     if (count !== bytes.length) throw damaged(this.journal.identity.name);

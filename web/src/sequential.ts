@@ -58,10 +58,11 @@ export class SequentialFile implements BlockFile {
   }
 
   async stream(first: number, end: number, deliver: Deliver, signal: AbortSignal | undefined): Promise<void> {
+    const room = new Uint8Array(BLOCK);
     for (let index = first; index < end; index += 1) {
       while (!this.#has(index)) await this.#moved(signal);
       const store = this.store.held.has(index) ? this.store : this.#overflow;
-      await deliver(index, await store.read(index));
+      await deliver(index, await store.read(index, room));
       if (signal?.aborted) throw cancelled(signal.reason);
     }
   }
@@ -149,7 +150,9 @@ export class SequentialFile implements BlockFile {
       }
       const { taken, full } = assembler.take(piece.subarray(at));
       at += taken;
-      if (full) this.#keep(assembler.index - 1, full);
+      if (!full) continue;
+      this.#keep(assembler.index - 1, full);
+      assembler.recycle(full);
     }
   }
 
@@ -177,7 +180,7 @@ export async function spool(
   let waiting = 0;
   for (let piece = await answer.read(); piece; piece = await answer.read()) {
     if (signal?.aborted) throw cancelled(signal.reason);
-    pending.push(piece);
+    pending.push(piece.slice());
     waiting += piece.length;
     total += piece.length;
     if (total > MAX_UNANNOUNCED) {

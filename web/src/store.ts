@@ -2,6 +2,7 @@
 
 import { BLOCK, BlockSet } from './blocks.js';
 
+/** The bytes are lent until the call, or its promise, ends. */
 export type Deliver = (index: number, bytes: Uint8Array) => void | Promise<void>;
 
 /** A file whose bytes can be had block by block. */
@@ -36,7 +37,8 @@ export interface BlockStore {
   digest: string | undefined;
   /** False: there is no room, and there will be none. */
   write(index: number, bytes: Uint8Array): boolean;
-  read(index: number): Uint8Array | Promise<Uint8Array>;
+  /** The block; `room`, if it was not needed before, may be used for it. */
+  read(index: number, room?: Uint8Array): Uint8Array | Promise<Uint8Array>;
   finish(): Promise<void>;
   discard(): Promise<void>;
   close(): void;
@@ -79,6 +81,7 @@ export class BlobStore implements BlockStore {
 /** Cuts a stream of pieces into blocks, beginning at a block's start. */
 export class Assembler {
   #block: Uint8Array | undefined;
+  #spare: Uint8Array | undefined;
   #filled = 0;
 
   constructor(public index: number, readonly size: number, readonly block = BLOCK) {}
@@ -91,7 +94,7 @@ export class Assembler {
   /** Takes what fits into the current block: how much that was, and the block when it is full. */
   take(piece: Uint8Array): { taken: number; full: Uint8Array | undefined } {
     const length = Math.min(this.block, this.size - this.index * this.block);
-    this.#block ??= new Uint8Array(length);
+    this.#block ??= sized(this.#spare, length);
     const taken = Math.min(piece.length, length - this.#filled);
     this.#block.set(piece.subarray(0, taken), this.#filled);
     this.#filled += taken;
@@ -99,9 +102,20 @@ export class Assembler {
     const full = this.#block;
     this.#block = undefined;
     this.#filled = 0;
+    this.#spare = undefined;
     this.index += 1;
     return { taken, full };
   }
+
+  /** Gives back a full block whose bytes nobody needs any more. */
+  recycle(block: Uint8Array): void {
+    this.#spare = block;
+  }
+}
+
+/** An array of this length: the given one, if it has it. */
+export function sized(room: Uint8Array | undefined, length: number): Uint8Array {
+  return room?.length === length ? room : new Uint8Array(length);
 }
 
 export function notify(listeners: ReadonlySet<() => void>): void {

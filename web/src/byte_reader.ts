@@ -1,0 +1,29 @@
+// Reads a stream into one buffer again and again: a new one for each piece would leave as much garbage as there are bytes.
+
+export class ByteReader {
+  readonly #own: ReadableStreamBYOBReader | undefined;
+  /** For streams, or browsers, that hand out buffers of their own. */
+  readonly #default: ReadableStreamDefaultReader<Uint8Array> | undefined;
+  #buffer: ArrayBuffer;
+
+  constructor(stream: ReadableStream<Uint8Array>, size: number) {
+    this.#buffer = new ArrayBuffer(size);
+    try {
+      this.#own = stream.getReader({ mode: 'byob' });
+    } catch {
+      this.#default = stream.getReader();
+    }
+  }
+
+  /** The next bytes, or undefined at the end. They are valid until the next read. */
+  async read(): Promise<Uint8Array | undefined> {
+    if (this.#default) return (await this.#default.read()).value;
+    const { done, value } = await this.#own!.read(new Uint8Array(this.#buffer));
+    if (value) this.#buffer = value.buffer;
+    return done ? undefined : value;
+  }
+
+  cancel(): void {
+    (this.#own ?? this.#default)?.cancel().catch(() => undefined);
+  }
+}
