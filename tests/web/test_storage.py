@@ -7,6 +7,7 @@ JavaScript run in a worker, with `storage` (web/src/source.ts) and some helpers 
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -426,15 +427,31 @@ def test_a_full_disk_costs_only_the_cache(tab: Tab, server: Server, failing: str
     tab.run(
         f"""const prototype = FileSystemSyncAccessHandle.prototype;
         const write = prototype.write;
-        let left = 5e6;
+        kept.left = 5e6;
         prototype.write = function (bytes, options) {{
-          left -= bytes.length;
-          if (left < 0) {{ {answer[failing]}; }}
+          kept.left -= bytes.length;
+          if (kept.left < 0) {{ {answer[failing]}; }}
           return write.call(this, bytes, options);
         }};"""
     )
-    assert tab.load("/m.gguf") == [DIGEST]
+    assert tab.fails("/m.gguf", "{ cache: 'always' }").code == "limit-exceeded"
+    tab.run("kept.left = 5e6")
+    told = "{ notice: (text) => { kept.notice = text; } }"
+    assert tab.load("/m.gguf", told) == [DIGEST]
+    assert "no room" in tab.run("return kept.notice")
     assert not any(one["complete"] for one in tab.cached())
+
+
+def test_a_real_quota(tab: Tab, server: Server) -> None:
+    server.resources["/m.gguf"] = Resource(CONTENT)
+    session = tab.page.context.new_cdp_session(tab.page)
+    session.send("Storage.overrideQuotaForOrigin", {"origin": server.url, "quotaSize": 9_000_000})
+    failure = tab.fails("/m.gguf", "{ cache: 'always' }")
+    assert failure.code == "limit-exceeded"
+    assert re.search(r"13 MB are needed and there is room for [0-8]\.\d MB", failure.message)
+    assert tab.load("/m.gguf") == [DIGEST]
+    session.send("Storage.overrideQuotaForOrigin", {"origin": server.url})
+    assert tab.load("/m.gguf", "{ cache: 'always' }") == [DIGEST]
 
 
 def test_no_room_is_said_with_figures(tab: Tab, server: Server) -> None:
@@ -442,8 +459,7 @@ def test_no_room_is_said_with_figures(tab: Tab, server: Server) -> None:
     tab.run("StorageManager.prototype.estimate = async () => ({ quota: 10e6, usage: 4e6 })")
     failure = tab.fails("/m.gguf", "{ cache: 'always' }")
     assert failure.code == "limit-exceeded"
-    assert "13 MB" in failure.message
-    assert "6.0 MB" in failure.message
+    assert "13 MB are needed and there is room for 6.0 MB" in failure.message
     notices = tab.run(
         """const notices = [];
         await load('/m.gguf', { notice: (text) => notices.push(text) });

@@ -296,6 +296,7 @@ export async function pause(ms: number, signal: AbortSignal | undefined): Promis
 /** The promise's value, or undefined as soon as the signal is aborted. */
 export async function orAbort<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T | undefined> {
   if (!signal) return promise;
+  promise.catch(() => undefined); // nobody may be there any more
   if (signal.aborted) return undefined;
   let stop: () => void = () => undefined;
   const aborted = new Promise<undefined>((resolve) => (stop = () => resolve(undefined)));

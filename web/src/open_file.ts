@@ -241,6 +241,12 @@ async function storeFor(
   settings: Settings,
 ): Promise<EntryStore | undefined> {
   const store = await cache?.write(entryId(identity.key), identity);
+  if (store && typeof store !== 'string') {
+    store.onProblem = (problem) => {
+      if (settings.cache === 'always') throw problem;
+      settings.notice(problem.message);
+    };
+  }
   if (typeof store !== 'string') return store;
   if (settings.cache === 'always') throw notKept(store);
   settings.notice(`${identity.name} is not kept on this device: ${store}`);

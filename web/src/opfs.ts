@@ -161,7 +161,7 @@ export class ModelCache {
     try {
       dataHandle = await syncHandle(folder, 'data');
       const journal = resume(journalHandle, dataHandle, identity);
-      await this.#checkRoom(identity, identity.size - journal.blocks.bytes);
+      await this.#checkRoom(identity, journal.blocks.bytes);
       return new EntryStore(this, id, journal, dataHandle, journalHandle, release);
     } catch (problem) {
       journalHandle.close();
@@ -170,9 +170,10 @@ export class ModelCache {
     }
   }
 
-  async #checkRoom(identity: Identity, needed: number): Promise<void> {
+  /** What the browser estimates may be too much (it hides the real figure from pages); then a write fails. */
+  async #checkRoom(identity: Identity, held: number): Promise<void> {
     const { free } = await this.room();
-    if (needed > free) throw noRoom(identity.name, needed, free);
+    if (identity.size > held + free) throw noRoom(identity.name, identity.size, held + free);
   }
 
   async #remove(id: string): Promise<void> {
@@ -186,9 +187,10 @@ export class ModelCache {
   }
 }
 
-export function noRoom(name: string, needed: number, free: number): RealmError {
-  const room = `${megabytes(needed)} more are needed and ${megabytes(free)} are free for this site`;
-  return new RealmError('limit-exceeded', `no room to keep ${name}: ${room}; delete cached models or free space on this device`);
+function noRoom(name: string, needed: number, room: number): RealmError {
+  const figures = `${megabytes(needed)} are needed and there is room for ${megabytes(room)}`;
+  const advice = 'delete cached models or free space on this device';
+  return new RealmError('limit-exceeded', `no room to keep ${name}: ${figures}; ${advice}`);
 }
 
 function megabytes(bytes: number): string {
@@ -213,6 +215,8 @@ export class EntryStore implements BlockStore {
   #closed = false;
   /** Why nothing more is kept. */
   problem: RealmError | undefined;
+  /** Told of the problem. What it throws ends the download. */
+  onProblem: (problem: RealmError) => void = () => undefined;
 
   constructor(
     readonly cache: ModelCache,
@@ -246,10 +250,11 @@ export class EntryStore implements BlockStore {
       return true;
     } catch (problem) {
       const { identity } = this.journal;
-      this.problem = noRoom(identity.name, identity.size - this.held.bytes, 0);
+      this.problem = noRoom(identity.name, identity.size, this.held.bytes);
       this.problem.cause = problem;
-      return false;
     }
+    this.onProblem(this.problem);
+    return false;
   }
 
   read(index: number, room?: Uint8Array): Uint8Array | Promise<Uint8Array> {
@@ -278,6 +283,7 @@ export class EntryStore implements BlockStore {
   /** The bytes are not what they should be: the entry is emptied. */
   async discard(): Promise<void> {
     if (!this.#blob && !this.#closed) {
+      this.#unrecorded = [];
       this.log.truncate(0);
       this.data.truncate(0);
     }
