@@ -95,8 +95,8 @@ SIMD_INLINE void block_scales(const uint8_t *group, uint32_t count, size_t block
         for (uint32_t b = 0; b < count; b++) some[b] = base_u16(group + b * block_bytes);
         h = wasm_v128_load(some);
     }
-    scale[0] = simd_from_halves(wasm_i32x4_extend_low_i16x8(h));
-    scale[1] = simd_from_halves(wasm_i32x4_extend_high_i16x8(h));
+    scale[0] = simd_from_scales(wasm_i32x4_extend_low_i16x8(h));
+    scale[1] = simd_from_scales(wasm_i32x4_extend_high_i16x8(h));
 }
 
 SIMD_INLINE void q8_0_scales(const uint8_t *group, uint32_t count, v128_t scale[4], v128_t min[2]) {
@@ -115,10 +115,15 @@ SIMD_INLINE void q4_0_scales(const uint8_t *group, uint32_t count, v128_t scale[
     block_scales(group, count, sizeof(block_q4_0), scale);
 }
 
+/* The upper halves of bytes; unlike a shift of bytes, one of words and a mask are an instruction each. */
+SIMD_INLINE v128_t high_nibbles(v128_t v) {
+    return wasm_v128_and(wasm_u16x8_shr(v, 4), wasm_i8x16_splat(15));
+}
+
 SIMD_INLINE void q4_0_load32(const uint8_t *group, uint32_t piece, v128_t bytes[2]) {
     const v128_t v = wasm_v128_load(((const block_q4_0 *)group)[piece].qs);
     bytes[0] = wasm_v128_and(v, wasm_i8x16_splat(15));
-    bytes[1] = wasm_u8x16_shr(v, 4);
+    bytes[1] = high_nibbles(v);
 }
 
 /* Eight unsigned bytes times a factor. */
@@ -133,7 +138,7 @@ SIMD_INLINE void k_scales(const uint8_t *block, uint32_t count, v128_t scale[4],
     const uint32_t a = base_u32(block + 4), b = base_u32(block + 8), c = base_u32(block + 12);
     const uint32_t scales_high = (c & 0x0f0f0f0fu) | (a >> 2 & 0x30303030u), mins_high = (c >> 4 & 0x0f0f0f0fu) | (b >> 2 & 0x30303030u);
     const v128_t bytes = wasm_i32x4_make((int)(a & 0x3f3f3f3fu), (int)scales_high, (int)(b & 0x3f3f3f3fu), (int)mins_high);
-    const v128_t d = simd_from_halves(wasm_i32x4_load16x4(block)); /* d, dmin and what follows them */
+    const v128_t d = simd_from_scales(wasm_i32x4_load16x4(block)); /* d, dmin and what follows them */
     scale_bytes(wasm_u16x8_extend_low_u8x16(bytes), wasm_i32x4_shuffle(d, d, 0, 0, 0, 0), scale);
     scale_bytes(wasm_u16x8_extend_high_u8x16(bytes), wasm_i32x4_shuffle(d, d, 1, 1, 1, 1), min);
 }
@@ -142,7 +147,7 @@ SIMD_INLINE void k_scales(const uint8_t *block, uint32_t count, v128_t scale[4],
 SIMD_INLINE void nibbles32(const uint8_t *qs, bool high, v128_t bytes[2]) {
     for (int i = 0; i < 2; i++) {
         const v128_t v = wasm_v128_load(qs + 16 * i);
-        bytes[i] = high ? wasm_u8x16_shr(v, 4) : wasm_v128_and(v, wasm_i8x16_splat(15));
+        bytes[i] = high ? high_nibbles(v) : wasm_v128_and(v, wasm_i8x16_splat(15));
     }
 }
 
@@ -163,7 +168,7 @@ SIMD_INLINE void q5_k_load32(const uint8_t *group, uint32_t piece, v128_t bytes[
 SIMD_INLINE void q6_k_scales(const uint8_t *group, uint32_t count, v128_t scale[4], v128_t min[2]) {
     (void)count, (void)min;
     const block_q6_k *block = (const block_q6_k *)group;
-    const v128_t bytes = wasm_v128_load(block->scales), d = simd_from_halves(wasm_i32x4_splat((int16_t)block->d));
+    const v128_t bytes = wasm_v128_load(block->scales), d = simd_from_scales(wasm_i32x4_splat((int16_t)block->d));
     const v128_t low = wasm_i16x8_extend_low_i8x16(bytes), high = wasm_i16x8_extend_high_i8x16(bytes);
     scale[0] = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(wasm_i32x4_extend_low_i16x8(low)), d);
     scale[1] = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(wasm_i32x4_extend_high_i16x8(low)), d);
@@ -301,25 +306,30 @@ SIMD_INLINE void few_piece(const quant *t, const uint8_t *w, uint32_t p, const g
 }
 
 /* acc[m] += the first `count` sub-blocks of a group of w . x[m] */
-SIMD_INLINE void few_group(const quant *t, const uint8_t *w, uint32_t count, const group *const x[], uint32_t m_count, v128_t acc[][2]) {
-    v128_t scale[4], min[2];
+SIMD_INLINE void few_group(const quant *t, const uint8_t *w, uint32_t count, const group *const x[], uint32_t m_count, v128_t acc[]) {
+    v128_t scale[4], min[2], sums[FEW_ROWS][2];
     float s[FEW_ROWS][16];
+    SIMD_OPAQUE(w);
     t->scales(w, count, scale, min);
-    for (uint32_t m = 0; m < m_count; m++) acc[m][1] = wasm_f32x4_add(acc[m][1], group_scales(t, x[m], scale, min, s[m]));
-    if (count == GROUP_K / t->sub) {
-        CPU_UNROLL for (uint32_t p = 0; p < GROUP_K / 32; p++) few_piece(t, w, p, x, s, m_count, acc);
-        return;
+    for (uint32_t m = 0; m < m_count; m++) {
+        sums[m][0] = acc[m];
+        sums[m][1] = group_scales(t, x[m], scale, min, s[m]);
     }
-    for (uint32_t p = 0; p < count; p++) few_piece(t, w, p, x, s, m_count, acc); /* only small blocks get here */
+    if (count == GROUP_K / t->sub) {
+        CPU_UNROLL for (uint32_t p = 0; p < GROUP_K / 32; p++) few_piece(t, w, p, x, s, m_count, sums);
+    } else {
+        for (uint32_t p = 0; p < count; p++) few_piece(t, w, p, x, s, m_count, sums); /* only small blocks get here */
+    }
+    for (uint32_t m = 0; m < m_count; m++) acc[m] = wasm_f32x4_add(sums[m][0], sums[m][1]);
 }
 
 SIMD_INLINE void few_rows(const quant *t, const uint8_t *w, size_t row_bytes, const group *prepared, uint32_t m_count, uint32_t k,
                           uint32_t n_out, float *out, size_t out_stride) {
     for (uint32_t o = 0; o < n_out; o++, w += row_bytes) {
-        v128_t acc[FEW_ROWS][2];
+        v128_t acc[FEW_ROWS];
         const group *x[FEW_ROWS];
         for (uint32_t m = 0; m < m_count; m++) {
-            acc[m][0] = acc[m][1] = wasm_f32x4_splat(0);
+            acc[m] = wasm_f32x4_splat(0);
             x[m] = prepared + m * groups_of(k);
         }
         const uint8_t *group_w = w;
@@ -328,7 +338,7 @@ SIMD_INLINE void few_rows(const quant *t, const uint8_t *w, size_t row_bytes, co
             for (uint32_t m = 0; m < m_count; m++) x[m]++;
         }
         if (t->is_small && k % GROUP_K) few_group(t, group_w, k % GROUP_K / 32, x, m_count, acc);
-        for (uint32_t m = 0; m < m_count; m++) out[m * out_stride + o] = simd_sum(wasm_f32x4_add(acc[m][0], acc[m][1]));
+        for (uint32_t m = 0; m < m_count; m++) out[m * out_stride + o] = simd_sum(acc[m]);
     }
 }
 
@@ -382,7 +392,7 @@ SIMD_INLINE void panel_fill(const quant *t, const uint8_t *w, size_t row_bytes, 
 }
 
 /* sums[r] = 16 or 32 activations of row r . weights of each output; they start so that the weights' offset counts for nothing. */
-SIMD_INLINE void panel_dot(const quant *t, activation (*const w)[OUTPUTS][SPLAT], const activation *const q[], const int32_t *const minus_sum[],
+SIMD_INLINE void panel_dot(const quant *t, activation (*w)[OUTPUTS][SPLAT], const activation *const q[], const int32_t *const minus_sum[],
                            uint32_t rows, v128_t sums[TILE_ROWS][2]) {
     for (uint32_t r = 0; r < rows; r++) {
         v128_t start = wasm_i32x4_splat(0);
@@ -395,6 +405,7 @@ SIMD_INLINE void panel_dot(const quant *t, activation (*const w)[OUTPUTS][SPLAT]
             const v128_t v = wasm_v128_load32_splat(q[r] + SPLAT * i);
             sums[r][0] = multiply(v, w0, sums[r][0]);
             sums[r][1] = multiply(v, w1, sums[r][1]);
+            SIMD_STEP_DONE(sums[r][0], sums[r][1]);
         }
     }
 }
@@ -407,9 +418,12 @@ SIMD_INLINE void panel_block(const quant *t, panel *p, uint32_t at, const group 
     const int32_t *minus_sum[TILE_ROWS];
     activation(*w)[OUTPUTS][SPLAT] = p->w + at * (32 / SPLAT);
     float(*scales)[OUTPUTS] = p->scale + at * (32 / t->sub);
+    SIMD_OPAQUE(w);
+    SIMD_OPAQUE(scales);
     for (uint32_t r = 0; r < rows; r++) {
         q[r] = x[r]->q + 32 * b;
         minus_sum[r] = t->sub == 16 ? x[r]->minus_sum16 + 2 * b : x[r]->minus_sum32 + b;
+        SIMD_OPAQUE(q[r]);
     }
     for (uint32_t i = 0; i < 32 / t->sub; i++) {
         panel_dot(t, w + 16 / SPLAT * i, q, minus_sum, rows, sums);
@@ -426,9 +440,11 @@ SIMD_INLINE void panel_block(const quant *t, panel *p, uint32_t at, const group 
     for (uint32_t r = 0; r < rows; r++) {
         const v128_t d = wasm_v128_load32_splat(x[r]->d + b);
         for (int h = 0; h < 2; h++) acc[r][h] = simd_madd(part[r][h], d, acc[r][h]);
-        if (!t->has_min) continue;
-        const v128_t d_sum = wasm_v128_load32_splat(x[r]->d_sum + b);
-        for (int h = 0; h < 2; h++) acc[r][h] = simd_nmadd(wasm_v128_load(p->min[at] + 4 * h), d_sum, acc[r][h]);
+        if (t->has_min) {
+            const v128_t d_sum = wasm_v128_load32_splat(x[r]->d_sum + b);
+            for (int h = 0; h < 2; h++) acc[r][h] = simd_nmadd(wasm_v128_load(p->min[at] + 4 * h), d_sum, acc[r][h]);
+        }
+        SIMD_STEP_DONE(acc[r][0], acc[r][1]);
     }
 }
 

@@ -9,6 +9,12 @@
 
 #define SIMD_INLINE static inline __attribute__((always_inline))
 
+/* Stands between the steps of an unrolled loop. Without it the compiler orders a step's operations by the sum they belong to and
+ * loads everything long before: more values at once than the engine has registers. */
+#define SIMD_STEP_DONE(sum0, sum1) __asm__ volatile("" : "+r"(sum0), "+r"(sum1) : : "memory")
+/* Keeps the compiler from computing with an address, so that constant distances from it stay in the load instructions. */
+#define SIMD_OPAQUE(pointer) __asm__("" : "+r"(pointer))
+
 void cpu_fill_matmul_simd128(cpu_ops *ops);
 void cpu_fill_matmul_relaxed(cpu_ops *ops);
 void cpu_fill_matmul_float_simd128(cpu_ops *ops);
@@ -69,11 +75,20 @@ SIMD_INLINE v128_t simd_round(v128_t x) {
     return wasm_i32x4_sub(wasm_f32x4_add(x, magic), magic);
 }
 
-/* Halves, sign-extended to 32 bits, as floats. A product moves the exponent, which is right for subnormal numbers too; infinities
- * and NaN become finite: 65536 and more. */
+/* Halves, sign-extended to 32 bits, as floats; infinities and NaN become finite: 65536 and more. A product moves the exponent: few
+ * instructions, but subnormal numbers, right too, are slow on some processors. */
 SIMD_INLINE v128_t simd_from_halves(v128_t h) {
     const v128_t bits = wasm_v128_and(wasm_i32x4_shl(h, 13), wasm_i32x4_splat((int)0x8fffffffu));
     return wasm_f32x4_mul(bits, wasm_f32x4_splat(0x1p112f));
+}
+
+/* The same for scales, which are often subnormal: a subnormal half's bits with the moved exponent mean 2^-15 (1 + m / 1024). */
+SIMD_INLINE v128_t simd_from_scales(v128_t h) {
+    const v128_t bits = wasm_v128_and(wasm_i32x4_shl(h, 13), wasm_i32x4_splat(0x0fffffff));
+    const v128_t moved = wasm_i32x4_add(bits, wasm_i32x4_splat((127 - 15) << 23));
+    const v128_t is_subnormal = wasm_i32x4_lt(bits, wasm_i32x4_splat(1 << 23));
+    const v128_t value = wasm_f32x4_add(moved, wasm_v128_and(is_subnormal, wasm_f32x4_sub(moved, wasm_f32x4_splat(0x1p-14f))));
+    return wasm_v128_or(value, wasm_v128_and(h, wasm_i32x4_splat((int)0x80000000u)));
 }
 
 /* Four floats as halves, rounded to nearest even, in the low 16 bits of each lane; cpu_f32_to_f16 four times. */
