@@ -202,13 +202,23 @@ test('what is no model is refused at once', async () => {
   await rejectsWith(openSource(modelBytes(10), { cache: 'maybe' }), 'invalid-argument');
 });
 
-test('a digest is checked when the range reaches the end', async () => {
-  const bytes = modelBytes(5 * BLOCK);
+test('a digest covers the whole file, whatever is streamed of it', async () => {
+  const bytes = modelBytes(17 * BLOCK);
   const [good] = await openSource(new Blob([bytes]), { sha256: digestOf(bytes).toUpperCase() });
   assert(equalBytes(await collect(good, 100), bytes.subarray(100)));
-  const [bad] = await openSource(new Blob([bytes]), { sha256: '0'.repeat(64) });
+  const damaged = bytes.slice();
+  damaged[16 * BLOCK] ^= 1;
+  const [bad] = await openSource(new Blob([damaged]), { sha256: digestOf(bytes) });
   await bad.read(0, 1000);
-  await rejectsWith(collect(bad, 100), 'io');
+  await rejectsWith(collect(bad, 100, 5000), 'io');
+});
+
+test('a small file, which may have no weights, is checked before it is read', async () => {
+  const bytes = modelBytes(5000);
+  const [good] = await openSource(bytes, { sha256: digestOf(bytes) });
+  assert(equalBytes(await good.read(10, 20), bytes.subarray(10, 30)));
+  const [bad] = await openSource(bytes, { sha256: '0'.repeat(64) });
+  await rejectsWith(bad.read(0, 10), 'io');
 });
 
 test('an abort and a close end a stream, and nothing comes afterwards', async () => {

@@ -42,6 +42,8 @@ export interface WebSourceOptions extends OpenSourceOptions {
 }
 
 const SHARDS_AT_ONCE = 4;
+/** Files that are checked before anything of them is used: the first shard of a model may have metadata and no weights. */
+const CHECKED_FIRST = 16 << 20;
 
 export async function openSource(input: unknown, options: WebSourceOptions = {}): Promise<ModelSource[]> {
   checkSignal(options.signal);
@@ -198,25 +200,24 @@ class Source implements ModelSource {
   async read(offset: number, size: number, signal?: AbortSignal): Promise<Uint8Array> {
     const bytes = new Uint8Array(this.#checkRange(offset, size));
     const place = (at: number, piece: Uint8Array): void => bytes.set(piece, at - offset);
-    await this.#guarded(signal, (both) => this.#pass(offset, size, place, both));
+    await this.#guarded(signal, async (both) => {
+      if (this.#unverified && this.size <= CHECKED_FIRST) await this.#verify(() => undefined, both);
+      await this.#pass(offset, size, place, both);
+    });
     return bytes;
   }
 
-  /** When the range reaches the file's end and a digest is expected, the whole file has been checked when this resolves. */
-  async stream(
-    offset: number,
-    size: number,
-    chunk: (offset: number, bytes: Uint8Array) => void | Promise<void>,
-    signal?: AbortSignal,
-  ): Promise<void> {
-    const reachesEnd = offset + this.#checkRange(offset, size) === this.size;
+  /** Where a digest is expected, the whole file, not only the range, has been checked when the first stream resolves. */
+  async stream(offset: number, size: number, chunk: Chunk, signal?: AbortSignal): Promise<void> {
+    this.#checkRange(offset, size);
     await this.#guarded(signal, async (both) => {
-      if (!reachesEnd || this.expected === undefined || this.#verified) await this.#pass(offset, size, chunk, both);
-      else if (this.file.keeps) {
+      if (this.#unverified && !this.file.keeps) {
+        await this.#verify(within(this.file.block, offset, size, chunk, both), both); // both in one pass
+      } else {
         await this.#pass(offset, size, chunk, both);
-        await this.#verify(() => undefined, both);
-      } else await this.#verify(within(this.file.block, offset, size, chunk, both), both);
-      if (reachesEnd) await this.file.finish();
+        if (this.#unverified) await this.#verify(() => undefined, both);
+      }
+      await this.file.finish();
     });
   }
 
@@ -225,6 +226,10 @@ class Source implements ModelSource {
     this.#stop.abort();
     this.file.listeners.delete(this.#changed);
     this.leave();
+  }
+
+  get #unverified(): boolean {
+    return this.expected !== undefined && !this.#verified;
   }
 
   #checkRange(offset: number, size: number): number {
@@ -252,7 +257,10 @@ class Source implements ModelSource {
     if (size === 0) return;
     const { block } = this.file;
     const deliver = within(block, offset, size, chunk, signal);
-    await this.file.stream(Math.floor(offset / block), Math.ceil((offset + size) / block), deliver, signal);
+    // What is left behind the last tensor is padding: a copy in the cache should have it, too.
+    const rest = this.size - offset - size;
+    const end = Math.ceil((rest < block ? this.size : offset + size) / block);
+    await this.file.stream(Math.floor(offset / block), end, deliver, signal);
   }
 
   /** Reads the whole file in order and compares its digest. */
