@@ -200,6 +200,7 @@ test('what is no model is refused at once', async () => {
   await rejectsWith(openSource(modelBytes(10), { sha256: 'abc' }), 'invalid-argument');
   await rejectsWith(openSource(modelBytes(10), { connections: 0 }), 'invalid-argument');
   await rejectsWith(openSource(modelBytes(10), { cache: 'maybe' }), 'invalid-argument');
+  await rejectsWith(openSource(modelBytes(10), { cache: 'always' }), 'invalid-argument');
 });
 
 test('a digest covers the whole file, whatever is streamed of it', async () => {

@@ -91,7 +91,8 @@ function blobKey(blob: Blob): string {
 }
 
 async function copyToCache(file: BlockFile, settings: Settings, signal: AbortSignal): Promise<BlockFile> {
-  const key = settings.cacheKey ?? file.key;
+  const key = settings.cacheKey ?? (file.key.startsWith('file:') ? file.key : undefined);
+  if (key === undefined) throw new RealmError('invalid-argument', 'bytes without a name can only be kept under a `cacheKey`');
   const cache = await openCache();
   const entry = typeof cache === 'string' ? undefined : await cache.complete(entryId(key));
   if (entry && typeof cache !== 'string') return cachedFile(cache, entry);
