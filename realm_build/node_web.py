@@ -34,7 +34,7 @@ def bundle(name: str, entry: str, *options: str) -> Step:
     fixed = ("--bundle", "--minify", "--platform=browser", "--target=es2022", "--log-level=warning")
     resolve = f"--alias:@huggingface/jinja=./{relative(NODE_MODULES)}/@huggingface/jinja"
     place = (f"--outfile={relative(output)}", relative(WEB / "src" / entry))
-    command = (str(node.node()), tool, *fixed, resolve, *options, *place)
+    command = (str(node.node()), tool, *fixed, "--loader:.wgsl=text", resolve, *options, *place)
     return Step(f"bundle {relative(output)}", output, command, tuple(inputs()))
 
 

@@ -89,6 +89,23 @@ def test_every_kind_of_source(page: Page, site: Site, source: str) -> None:
     assert text == ANSWER
 
 
+def test_a_gpu_answers(page: Page, site: Site) -> None:
+    """The adapter here is software, which `auto` leaves for WebAssembly."""
+    made = run(
+        opened(page, site),
+        """const answers = {};
+        for (const backend of ['webgpu', 'auto']) {
+          const realm = new Realm({ backend });
+          const { text } = await realm.chat(question, { temperature: 0 });
+          const stats = await realm.stats();
+          answers[backend] = [text, stats.backend];
+          realm.dispose();
+        }
+        return answers;""",
+    )
+    assert made == {"webgpu": [ANSWER, "webgpu"], "auto": [ANSWER, "wasm"]}
+
+
 def test_a_classic_script_of_another_origin_answers(page: Page, site: Site) -> None:
     """As from a CDN: the page may neither start its worker nor read its files without the CDN's leave."""
     with Server() as cdn:
