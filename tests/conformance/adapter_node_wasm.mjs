@@ -1,4 +1,4 @@
-// The conformance adapter of core.wasm in Node: `adapter_node_wasm.mjs MODULE THREADS`, a module of build/wasm.
+// The conformance adapter of core.wasm in Node: `adapter_node_wasm.mjs MODULE THREADS [gpu]`, a module of build/wasm.
 
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -6,11 +6,13 @@ import { fileURLToPath } from 'node:url';
 import * as sdk from '../../build/wasm/sdk.mjs';
 import { answerer } from './operations.mjs';
 
-const [module, threads] = process.argv.slice(2);
+const [module, threads, gpu] = process.argv.slice(2);
 const file = (path) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
-await sdk.useCore(file(`build/wasm/${module}.wasm`), file('build/guest/realm.wasm'), file('demo_model/realm-demo.gguf'), Number(threads));
+const assets = [file(`build/wasm/${module}.wasm`), file('build/guest/realm.wasm'), file('demo_model/realm-demo.gguf')];
+await sdk.useCore(...assets, Number(threads), gpu && sdk.openDawn);
 const answer = answerer(sdk, { threads: Number(threads) });
 
 for await (const line of createInterface({ input: process.stdin })) {
   process.stdout.write(`${JSON.stringify(await answer(JSON.parse(line)))}\n`);
 }
+process.exit(0); // Dawn's threads would keep the process

@@ -23,19 +23,32 @@ from typing import Any
 
 import numpy as np
 
-from realm_build import node
+from realm_build import node, software_gpu
 from tests.conformance import fixtures
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 BROWSER = [sys.executable, str(HERE / "adapter_browser.py")]
+
+
+def node_wasm(*arguments: str) -> list[str]:
+    return [str(node.node()), str(HERE / "adapter_node_wasm.mjs"), *arguments]
+
+
+def software_gpu_settings() -> list[str]:
+    """The command that gives a program Dawn and a GPU made of software."""
+    settings = {**software_gpu.environment("lavapipe"), "REALM_DAWN": str(software_gpu.DAWN)}
+    return ["env", *(f"{name}={value}" for name, value in settings.items())]
+
+
 HOSTS: dict[str, Callable[[], list[str]]] = {  # what starts a host's adapter
     "python": lambda: [sys.executable, str(HERE / "adapter_python.py")],
     "node": lambda: [str(node.node()), str(HERE / "adapter_node.mjs")],
     "browser-wasm": lambda: [*BROWSER, "wasm"],
     "browser-threads": lambda: [*BROWSER, "wasm-threads"],
-    "node-wasm": lambda: [str(node.node()), str(HERE / "adapter_node_wasm.mjs"), "core", "1"],
-    "node-wasm-threads": lambda: [str(node.node()), str(HERE / "adapter_node_wasm.mjs"), "core-threads", "2"],
+    "node-wasm": lambda: node_wasm("core", "1"),
+    "node-wasm-threads": lambda: node_wasm("core-threads", "2"),
+    "node-webgpu": lambda: [*software_gpu_settings(), *node_wasm("core", "1", "gpu")],
 }
 
 Json = dict[str, Any]
