@@ -126,9 +126,9 @@ function status(state, text) {
   $('status').textContent = text;
 }
 
-function showMemory(stats) {
-  const size = stats.memoryBytes ?? performance.memory?.usedJSHeapSize;
-  $('page-bytes').textContent = size === undefined ? '–' : bytes(size);
+/** Of the engine: what its WebAssembly holds, and its buffers on the GPU. */
+function showMemory({ memoryBytes, gpuBytes }) {
+  $('memory').textContent = gpuBytes ? `${bytes(memoryBytes)} + ${bytes(gpuBytes)} GPU` : bytes(memoryBytes);
 }
 
 // ---- events ----
