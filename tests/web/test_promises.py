@@ -57,7 +57,7 @@ def test_the_first_token_comes_soon(page: Page, demo_site: Site) -> None:
             observer.disconnect();
         }).observe(document, { subtree: true, childList: true, characterData: true });"""
     )
-    times = []
+    times: list[float] = []
     for _ in range(TRIES):
         page.reload(wait_until="commit")
         page.get_by_role("button", name=FRANCE).click()

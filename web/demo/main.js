@@ -134,6 +134,7 @@ function showMemory({ memoryBytes, gpuBytes }) {
 // ---- events ----
 
 function listen() {
+  for (const early of document.querySelectorAll('#suggestions button, #send')) early.disabled = false;
   $('ask').addEventListener('submit', (event) => {
     event.preventDefault();
     submit($('prompt').value);
@@ -206,5 +207,6 @@ function openAddress(text) {
 
 navigator.serviceWorker?.register('sw.js').catch((problem) => console.warn('no offline use:', problem.message));
 listen();
-await engine.probe();
-restart().catch(() => undefined);
+const probed = engine.probe();
+page.model = engine.options().backend === 'webgpu' ? probed.then(restart) : restart(); // it may not be there any more
+page.model.catch(() => undefined);
