@@ -68,6 +68,7 @@ def another_browser(playwright: Playwright, tmp_path: Path) -> Iterator[Callable
         ("Automatic", None, "Ready on"),
         ("WebAssembly", 1, "WebAssembly, 1 thread"),
         ("WebAssembly", 2, "WebAssembly, 2 threads"),
+        ("WebGPU", None, "WebGPU"),
     ],
 )
 def test_paris_on_every_backend(
@@ -314,7 +315,7 @@ def test_two_tabs_at_once(browser: BrowserContext, page: Page, demo_site: Site) 
 # ---- the main thread ----
 
 
-@pytest.mark.parametrize("backend", ["WebAssembly"])
+@pytest.mark.parametrize("backend", ["WebAssembly", "WebGPU"])
 def test_the_main_thread_is_never_blocked(page: Page, demo_site: Site, endless: Path, backend: str) -> None:
     thread = MainThread(page)
     demo = DemoPage(page, demo_site.url)
