@@ -1,4 +1,4 @@
-"""Realm in Chromium, computing in WebAssembly: load, first token, prefill and decode of models of real shapes.
+"""Realm in Chromium, computing in WebAssembly: load, first token, prefill, decode of models of real shapes.
 
     python tests/bench/bench_browser.py [--threads 1 2] [--prefill 256] [--decode 32] MODEL...
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gguf
+import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
 
-from tests.unit import test_kernels, wasm_kernels
+from tests.unit import kernels, test_kernels, wasm_kernels
 from tests.unit.kernels import KV_F16, KV_F32, TYPES
 
 VECTOR = ("wasm-simd128", "wasm-relaxed", "wasm-relaxed-signed")
@@ -56,6 +58,21 @@ def test_matmul_of_real_activations_stays_within_int8_rounding(isa: str, kind: T
 def test_matmul_of_hostile_numbers(isa: str, kind: Type, n_rows: int) -> None:
     test_kernels.test_matmul_survives_hostile_scales(isa, kind, n_rows)
     test_kernels.test_matmul_activations_that_int8_cannot_hold(isa, kind, n_rows)
+
+
+@modules
+@pytest.mark.parametrize("kind", test_kernels.QUANTIZED, ids=lambda t: t.name)
+@pytest.mark.parametrize("n_rows", [1, 9])
+def test_matmul_of_subnormal_scales(isa: str, kind: Type, n_rows: int) -> None:
+    rng = np.random.default_rng(7)
+    weights = kernels.random_weights(rng, kind, 9, 512)
+    blocks = weights.reshape(9, -1, gguf.GGML_QUANT_SIZES[kind][1])
+    for start in kernels.scale_offsets(kind):
+        halves = rng.integers(0, 1 << 10, (*blocks.shape[:2], 1), np.uint16) | rng.choice([0, 1 << 15])
+        blocks[..., start : start + 2] = halves.astype(np.uint16).view(np.uint8)
+    x = test_kernels.int8_exact_rows(rng, n_rows, 512)
+    error = np.abs(kernels.matmul(isa, kind, weights, x) - test_kernels.reference(kind, weights, x))
+    assert (error <= test_kernels.EXACT * test_kernels.magnitudes(kind, weights, x)).all()
 
 
 @modules
