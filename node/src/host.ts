@@ -25,6 +25,7 @@ import type { ContextHost, EngineHost, EngineStats, HostLoadOptions, ModelHost }
 import type { ModelInfo, Platform } from '../../js/src/platform.js';
 import type { ModelInput } from '../../js/src/port.js';
 import { dispatcher, type Addon, type Dispatcher } from './addon.js';
+import { refuseDownloads } from './source.js';
 
 const NO_TOKEN = 0xffffffff;
 const LOAD_MODES = { full: 0, vocab: 1, header: 2 };
@@ -349,8 +350,7 @@ class NodeEngine implements EngineHost {
 
   /** The same unchanged file under the same options is loaded once in the process. */
   async load(source: ModelInput, options: HostLoadOptions): Promise<ModelHost> {
-    const [refused] = Object.keys(options.download ?? {});
-    if (refused) throw new RealmError('unsupported', `${refused} is for downloads in a browser; here models are files`);
+    refuseDownloads(options.download);
     const file = await identify(pathOf(source));
     checkSignal(options.signal);
     const key = JSON.stringify([file.identity, options.mode, options.contextLength, options.kvType]);

@@ -110,8 +110,15 @@ function openOne(input: unknown): ModelSource | Promise<ModelSource> {
   throw new RealmError('invalid-argument', 'a model is a path, a file: URL, a Blob or bytes');
 }
 
+/** Settings of downloads mean something in a browser only, and must not be ignored: `sha256` is a promise. */
+export function refuseDownloads(options: object = {}): void {
+  const [refused] = Object.keys(options).filter((name) => name !== 'signal' && name !== 'progress');
+  if (refused) throw new RealmError('unsupported', `${refused} is for downloads in a browser; here models are files`);
+}
+
 /** Paths, file URLs, Blobs and bytes; a list of them is a split model. */
-export const openNodeSource: OpenSource = async (input) => {
+export const openNodeSource: OpenSource = async (input, options) => {
+  refuseDownloads(options);
   const opened: ModelSource[] = [];
   try {
     for (const one of Array.isArray(input) ? (input as unknown[]) : [input]) opened.push(await openOne(one));
