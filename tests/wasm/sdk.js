@@ -16,9 +16,9 @@ export { openNodeSource, openWasmPlatform, spawnNodeThread };
 export { chooseBuild, hasRelaxedSimd, hasThreads } from '../../js/src/wasm/features.js';
 
 /** Sets up the SDK of this module over the core in a file; the platform is the caller's to dispose of. */
-export async function useCore(path, guest, demoModel, threads = 1, gpu = undefined) {
+export async function useCore(path, guest, demoModel, threads = 1, gpu = undefined, spawn = spawnNodeThread) {
   const module = await WebAssembly.compile(readFileSync(path));
-  const own = { threads, spawn: spawnNodeThread, open: openNodeSource, gpu };
+  const own = { threads, spawn, open: openNodeSource, gpu };
   const platform = await openWasmPlatform({ module, guest: readFileSync(guest), demoModel, ...own });
   usePlatform(platform);
   usePorts({ backends: ['auto', 'cpu'], engine: (options) => new LocalEngine(platform.engine(options)) });

@@ -25,6 +25,7 @@ const SLICE_MS = 4; // of one call into the core
 const FIRST_BUDGET = 2 ** 21; // multiply-adds: a slice even on a slow machine
 const LARGEST_BUDGET = 2 ** 32;
 const KV_BYTES = 2 ** 30; // as far as the memory has room
+const BATCH_ROWS = 128; // of a step computed here: logits and activations of more would take memory that weights need
 const COMPLETIONS = 256;
 const BUSY_INSIDE_A_STEP = 2;
 
@@ -175,7 +176,7 @@ class WasmEngine implements EngineHost, ContextOwner {
     private readonly device: Device | undefined,
   ) {
     const at = core.begin().room(layout.REALM_RUNTIME_OPTIONS_SIZE);
-    const own = { noDriver: 1, batchRows: 0, kvBytes: BigInt(KV_BYTES) };
+    const own = { noDriver: 1, batchRows: device ? 0 : BATCH_ROWS, kvBytes: BigInt(KV_BYTES) };
     const executor = device && options.executor === layout.REALM_EXECUTOR_CPU ? layout.REALM_EXECUTOR_EXTERNAL : options.executor;
     layout.writeCoreRuntimeOptions(core.view, at, { ...options, ...own, executor });
     core.check(core.exports.realm_runtime_create(at, core.out, core.error));
