@@ -1,4 +1,4 @@
-"""The JavaScript platform over core.wasm, in Node: builds what tests/wasm/platform.test.mjs needs and runs it."""
+"""The JavaScript platform over core.wasm, in Node: builds what tests/wasm needs and runs it."""
 
 from __future__ import annotations
 
