@@ -12,7 +12,8 @@ export function bytes(size) {
 
 /** 134515008 -> "135M" */
 function count(number) {
-  return number >= 1e9 ? `${(number / 1e9).toFixed(1)}B` : `${Math.round(number / 1e6) || (number / 1e6).toFixed(1)}M`;
+  const [value, unit] = number >= 1e9 ? [number / 1e9, 'B'] : [number / 1e6, 'M'];
+  return `${value.toFixed(value < 10 ? 1 : 0)}${unit}`;
 }
 
 export class ModelCard {
