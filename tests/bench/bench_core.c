@@ -104,10 +104,11 @@ int main(int argc, char **argv) {
     double loaded = seconds() - start;
     timed(&r, 1, counts[2], 1, &q); /* warm: pages, threads, buffers */
     double prefill = counts[2] / timed(&r, 1, counts[2], 1, &q);
-    timed(&r, 1, counts[1], 1, &q);
+    timed(&r, 1, counts[1], counts[3] + 1, &q);
     double first = timed(&r, 1, counts[1], 1, &q);
     timed(&r, 1, counts[1], counts[3] + 1, &q);
     double decode = counts[3] / (q.end - q.first);
+    timed(&r, GENERATIONS, counts[1], counts[4], &q);
     double parallel = GENERATIONS * (double)counts[4] / timed(&r, GENERATIONS, counts[1], counts[4], &q);
     printf("{\"load\": %.6f, \"first\": %.6f, \"prefill\": %.3f, \"decode\": %.3f, \"parallel\": %.3f, \"resident\": %.0f}\n",
            loaded, first, prefill, decode, parallel, resident_bytes());

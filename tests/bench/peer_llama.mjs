@@ -1,7 +1,7 @@
 // One round of node-llama-cpp (llama.cpp's own kernels, prebuilt) for bench_peers.py, which copies this file beside an
 // installed node-llama-cpp: prints one JSON object of seconds and tokens per second.
-//   node peer_llama.mjs MODEL THREADS PREFILL,PREFILL DECODE FIRST
-const [model_path, threads_text, prefills_text, decode_text, first_text] = process.argv.slice(2);
+//   node peer_llama.mjs MODEL THREADS PREFILL,PREFILL DECODE FIRST [PARALLEL]    the last: tokens by each of 8 at once
+const [model_path, threads_text, prefills_text, decode_text, first_text, parallel_text] = process.argv.slice(2);
 const threads = Number(threads_text);
 const decode = Number(decode_text);
 const seconds = () => Number(process.hrtime.bigint()) / 1e9;
@@ -46,5 +46,22 @@ for (const length of prefills_text.split(",").map(Number)) {
 }
 result.first_token_s = (await generate(Number(first_text), 0)).first_token_s;
 result.decode = (await generate(Number(first_text), decode)).decode;
+if (parallel_text) {
+    sequence.dispose();
+    const together = await model.createContext({ contextSize: 512, sequences: 8, batchSize: 512, threads });
+    const sequences = Array.from({ length: 8 }, () => together.getSequence());
+    const made = Number(parallel_text);
+    const one = async (own, index) => {
+        await own.clearHistory();
+        let count = 0;
+        const ids = prompt(Number(first_text)).map((id, i) => (i === 0 ? id : 300 + ((id + index * 131) % 30000)));
+        for await (const _ of own.evaluate(ids, { temperature: 0, yieldEogToken: true })) if (++count === made) break;
+    };
+    await Promise.all(sequences.map(one)); // warm
+    const start = seconds();
+    await Promise.all(sequences.map(one));
+    result.parallel = (8 * made) / (seconds() - start);
+}
+result.resident = process.memoryUsage().rss;
 console.log(JSON.stringify(result));
 process.exit(0);

@@ -1,10 +1,10 @@
 // One round of the Node SDK for bench_node.py: prints one JSON object of seconds, tokens per second and bytes.
-//   node peer_realm.mjs MODEL THREADS FIRST PREFILL DECODE PARALLEL [MODE]
+//   node peer_realm.mjs MODEL THREADS FIRST PREFILL DECODE PARALLEL [MODE]       the mode is the SDK's default
 import { Realm } from '../../node/dist/index.mjs';
 
 const [path, ...numbers] = process.argv.slice(2);
 const [threads, first, prefill, decode, parallel] = numbers.map(Number);
-const mode = numbers[5] ?? 'granular';
+const mode = process.argv[8] ?? 'whole';
 const GENERATIONS = 8;
 const seconds = () => performance.now() / 1000;
 
@@ -43,9 +43,10 @@ async function timed(prompts, maxTokens) {
 
 await timed(texts.prefill, 1); // warm: pages, threads, buffers
 const onPrefill = await timed(texts.prefill, 1);
-await timed(texts.first.slice(0, 1), 1);
+await timed(texts.first.slice(0, 1), decode + 1);
 const onFirst = await timed(texts.first.slice(0, 1), 1);
 const onDecode = await timed(texts.first.slice(0, 1), decode + 1);
+await timed(texts.first, parallel); // the interpreter has seen it all
 const onParallel = await timed(texts.first, parallel);
 console.log(
   JSON.stringify({
