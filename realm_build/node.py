@@ -168,6 +168,7 @@ def bundle_step(output: Path, options: Sequence[str]) -> Step:
         f"--target=node{MINIMUM_NODE}",
         "--log-level=warning",
         "--loader:.wgsl=text",
+        "--external:webgpu",
     )
     resolve = f"--alias:@huggingface/jinja=./{relative(NODE_MODULES)}/@huggingface/jinja"
     command = (str(node()), tool, *fixed, resolve, *options)

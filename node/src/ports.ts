@@ -13,10 +13,10 @@ import { NativeError } from './native.js';
 let missing: NativeError | undefined; // why there is no addon, once that is known
 
 export const nodePorts: PortHost = {
-  backends: ['auto', 'cpu', 'wasm'],
+  backends: ['auto', 'cpu', 'wasm', 'webgpu'],
 
   engine(options: CheckedEngineOptions): EnginePort {
-    const local = options.backend === 'wasm' ? undefined : nativeEngine(options);
+    const local = ['wasm', 'webgpu'].includes(options.backend) ? undefined : nativeEngine(options);
     if (!local) return withoutAddon(options);
     return options.isolation === 'worker' ? new IsolatedEngine(local, options) : local;
   },

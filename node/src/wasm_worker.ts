@@ -1,4 +1,5 @@
-// The worker thread of fallback.ts: an engine over core.wasm, with all its realms and models.
+// The worker thread of fallback.ts: an engine over core.wasm, with all its realms and models. With the backend 'webgpu' the core only
+// schedules, and a GPU computes.
 
 import { existsSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -10,6 +11,7 @@ import { usePlatform } from '../../js/src/platform.js';
 import { serve } from '../../js/src/remote_server.js';
 import { chooseBuild, type CoreBuild } from '../../js/src/wasm/features.js';
 import { openWasmPlatform } from '../../js/src/wasm/host.js';
+import { openGpu } from './dawn.js';
 import { asset, demoModel, standardGuest } from './host.js';
 import { openNodeSource } from './source.js';
 import { spawnNodeThread } from './threads.js';
@@ -19,7 +21,8 @@ const BUILDS: readonly CoreBuild[] = ['core', 'core-relaxed', 'core-threads', 'c
 const MOST_THREADS = 16;
 
 async function open(options: CheckedEngineOptions): Promise<LocalEngine> {
-  const threads = options.threads || Math.min(availableParallelism(), MOST_THREADS);
+  const gpu = options.backend === 'webgpu';
+  const threads = gpu ? 1 : options.threads || Math.min(availableParallelism(), MOST_THREADS);
   const build = chooseBuild(threads, BUILDS.filter((name) => existsSync(asset(`${name}.wasm`))));
   const platform = await openWasmPlatform({
     module: await WebAssembly.compile(readFileSync(asset(`${build}.wasm`))),
@@ -28,9 +31,10 @@ async function open(options: CheckedEngineOptions): Promise<LocalEngine> {
     guest: standardGuest(),
     demoModel: demoModel(),
     open: openNodeSource,
+    ...(gpu && { gpu: openGpu }),
   });
   usePlatform(platform);
-  return new LocalEngine(platform.engine({ ...options, threads }), { backend: 'wasm' });
+  return new LocalEngine(platform.engine({ ...options, threads }), { backend: gpu ? 'webgpu' : 'wasm' });
 }
 
 serve(portChannel(parentPort!), open);

@@ -35,10 +35,9 @@ def node_wasm(*arguments: str) -> list[str]:
     return [str(node.node()), str(HERE / "adapter_node_wasm.mjs"), *arguments]
 
 
-def software_gpu_settings() -> list[str]:
-    """The command that gives a program Dawn and a GPU made of software."""
-    settings = {**software_gpu.environment("lavapipe"), "REALM_DAWN": str(software_gpu.DAWN)}
-    return ["env", *(f"{name}={value}" for name, value in settings.items())]
+def on_software_gpu() -> list[str]:
+    """The command that gives a program a GPU made of software."""
+    return ["env", *(f"{name}={value}" for name, value in software_gpu.environment("lavapipe").items())]
 
 
 HOSTS: dict[str, Callable[[], list[str]]] = {  # what starts a host's adapter
@@ -48,7 +47,7 @@ HOSTS: dict[str, Callable[[], list[str]]] = {  # what starts a host's adapter
     "browser-threads": lambda: [*BROWSER, "wasm-threads"],
     "node-wasm": lambda: node_wasm("core", "1"),
     "node-wasm-threads": lambda: node_wasm("core-threads", "2"),
-    "node-webgpu": lambda: [*software_gpu_settings(), *node_wasm("core", "1", "gpu")],
+    "node-webgpu": lambda: [*on_software_gpu(), str(node.node()), str(HERE / "adapter_node_webgpu.mjs")],
 }
 
 Json = dict[str, Any]

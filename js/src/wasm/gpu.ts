@@ -69,6 +69,7 @@ export class Batches implements BatchMemory {
   }
 
   bytes(address: number, size: number): Uint8Array {
+    if (this.#closed) throw new RealmError('closed', 'the engine was closed'); // its memory is others' now
     return this.#core.bytes.subarray(address, address + size);
   }
 

@@ -282,7 +282,14 @@ class WasmEngine implements EngineHost, ContextOwner {
 
   /** The weights go where they are computed with; nowhere when they are not wanted. */
   async #place(key: string, loader: ModelLoader, options: HostLoadOptions): Promise<LoadedModel> {
-    const forget = (): void => void this.#models.delete(key);
+    let loaded: LoadedModel | undefined;
+    const forget = (): void => {
+      if (this.#models.get(key) === loaded) this.#models.delete(key); // another may be there since the device was lost
+    };
+    return (loaded = await this.#placed(key, loader, options, forget));
+  }
+
+  async #placed(key: string, loader: ModelLoader, options: HostLoadOptions, forget: () => void): Promise<LoadedModel> {
     if (options.mode === 'full' && !this.#batches) return new LoadedModel(this.core, await loader.intoMemory(), key, forget);
     const address = await loader.directories();
     if (options.mode !== 'full' || !this.device) return new LoadedModel(this.core, address, key, forget);
