@@ -89,7 +89,28 @@ static void check_tokenizer(const gguf *file) {
     tokenizer_destroy(tok);
 }
 
+/* The head alone, in memory of just its size: complete with the same directory as the whole file, or short and says of how much. */
+static void check_head(const uint8_t *data, size_t cut, size_t size) {
+    realm_error err = {0};
+    gguf *head = NULL;
+    uint64_t needed = 0;
+    uint8_t *copy = malloc(cut + 1);
+    if (copy == NULL) return;
+    memcpy(copy, data, cut);
+    realm_status status = gguf_open_head(copy, cut, size, &head, &needed, &err);
+    if (status != REALM_OK) expect_error(status, &err, head);
+    expect(needed == 0 || (status != REALM_OK && needed > cut && needed <= size), "a head asks for what the file does not have");
+    for (uint64_t i = 0; head != NULL && i < gguf_tensor_count(head); i++) {
+        const gguf_tensor *t = gguf_tensor_at(head, i);
+        expect(t->offset <= size && t->bytes <= size - t->offset, "a tensor of a head leaves the file");
+        expect(t->data == NULL || (t->offset <= cut && t->bytes <= cut - t->offset), "a head has data it was not given");
+    }
+    gguf_close(head);
+    free(copy);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    for (size_t part = 0; part < 8; part++) check_head(data, size * part / 8, size);
     realm_error err = {0};
     gguf *file;
     realm_status status = gguf_open(data, size, &file, &err);
