@@ -347,9 +347,9 @@ static realm_status check_slice(session *s, const submission *sub, realm_error *
 
 /* Room for the residual stream of all tokens of the pass. */
 static realm_status reserve_hidden(session *s, uint32_t rows, realm_error *err) {
-    size_t bytes = (size_t)rows * s->engine->plan->embedding_length * sizeof(float);
+    uint64_t bytes = (uint64_t)rows * s->engine->plan->embedding_length * sizeof(float);
     if (rows <= s->hidden_rows) return REALM_OK;
-    float *bigger = realloc(s->hidden, bytes);
+    float *bigger = bytes <= SIZE_MAX ? realloc(s->hidden, (size_t)bytes) : NULL;
     if (bigger == NULL) return base_fail_memory(err, "the residual stream", bytes);
     s->hidden = bigger;
     s->hidden_rows = rows;
