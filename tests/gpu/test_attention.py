@@ -39,6 +39,7 @@ class Shape:
     head_dim: int = 64
     window: int = 0
     softcap: float = 0.0
+    longest: int = 0  # told to the kernels, which then split long contexts
 
 
 class Batch:
@@ -87,6 +88,7 @@ class Batch:
             **{"q": "q", "dst": "y", "pageTable": "pages", "segments": "segments", "rowSegment": "of_row"},
             **{"rows": self.rows, "heads": shape.heads, "headsKv": shape.heads_kv, "window": shape.window},
             **{"scale": 1 / math.sqrt(shape.head_dim), "softcap": shape.softcap},
+            "longest": shape.longest,
         }
         arrays: dict[str, np.ndarray | int] = {
             **{
@@ -147,14 +149,23 @@ def test_decode_around_pages_and_tiles(gpu: Gpu, length: int, kv_type: str) -> N
     check(gpu, Batch([Session(length - 1, 1, kv_type)], Shape(), kv_type))
 
 
+@pytest.mark.parametrize("length", (256, 257, 511, 513, 1000, 1025, 2300))
+def test_long_contexts_split_between_workgroups(gpu: Gpu, length: int) -> None:
+    sessions = [Session(length - 1, 1), Session(0, 1), Session(300, 3)]
+    check(gpu, Batch(sessions, Shape(longest=length), "f16"))
+    check(gpu, Batch(sessions, Shape(longest=length, window=600), "f16"))
+
+
 @pytest.mark.parametrize("rows", (2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65))
 @pytest.mark.parametrize("before", (0, 37))
 def test_prefill_around_tiles(gpu: Gpu, rows: int, before: int) -> None:
     check(gpu, Batch([Session(before, rows)], Shape(), "f16"))
 
 
-@pytest.mark.parametrize("kv_type", ("f16", "f32"))
-@pytest.mark.parametrize("head_dim", (1, 2, 31, 32, 33, 63, 80, 96, 128, 130, 256, 511, 512))
+@pytest.mark.parametrize(
+    "head_dim, kv_type",
+    [*((d, "f16") for d in (1, 2, 31, 33, 63, 65, 128, 256, 511, 512)), (3, "f32"), (64, "f32")],
+)
 def test_head_dims(gpu: Gpu, head_dim: int, kv_type: str) -> None:
     shape = Shape(heads=2, heads_kv=1, head_dim=head_dim)
     check(gpu, Batch([Session(18, 1, kv_type), Session(3, 17, kv_type)], shape, kv_type))

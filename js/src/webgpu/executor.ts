@@ -435,11 +435,15 @@ class Step {
     const { pools, plan, inputs } = this.#model;
     const { k: kPool, v: vPool } = pools.layer(this.#batch.kvType, op.layer);
     const { headCount: heads, headCountKv: headsKv, headDim } = plan.header;
-    for (const s of this.#segments) this.#cost += 2 * s.nRows * s.nPages * KV_PAGE * op.width;
+    let longest = 0;
+    for (const s of this.#segments) {
+      this.#cost += 2 * s.nRows * s.nPages * KV_PAGE * op.width;
+      longest = Math.max(longest, s.pos0 + s.nRows);
+    }
     this.#kernels.attention(pass, {
       q: this.#slot(op.src), dst: this.#slot(op.dst), kPool, vPool, pageTable: inputs.pages, segments: inputs.segments,
       rowSegment: inputs.rowSegments, rows, heads, headsKv, headDim, window: op.window, scale: op.f0, softcap: op.f1,
-      kvType: pools.type(this.#batch.kvType),
+      kvType: pools.type(this.#batch.kvType), longest,
     });
   }
 

@@ -21,6 +21,7 @@ import q8_0 from '../../../kernels/wgsl/blocks/q8_0.wgsl';
 
 import add from '../../../kernels/wgsl/add.wgsl';
 import attention from '../../../kernels/wgsl/attention.wgsl';
+import attention_merge from '../../../kernels/wgsl/attention_merge.wgsl';
 import bias from '../../../kernels/wgsl/bias.wgsl';
 import embed from '../../../kernels/wgsl/embed.wgsl';
 import gather from '../../../kernels/wgsl/gather.wgsl';
@@ -41,7 +42,7 @@ const BLOCKS: Readonly<Record<string, string>> = {
 };
 
 const OPS = {
-  add, attention, bias, embed, gather, gelu_mul, kv_store, matmul, matvec, pad, rmsnorm, rope, rope_table, scale,
+  add, attention, attention_merge, bias, embed, gather, gelu_mul, kv_store, matmul, matvec, pad, rmsnorm, rope, rope_table, scale,
   silu_mul, softcap,
 };
 

@@ -47,6 +47,11 @@ const POSITIONS_PER_PAGE = 16;
 /** Rows up to which a matrix-vector kernel, reading the weight through the cache for each row, beats tiles of 8 and more rows. */
 const MATVEC_ROWS = 4;
 const MAX_HEAD_DIM = 512;
+/** Up to so many rows of a batch are taken for decoding sessions: they hardly lie in one segment. */
+const ATTENTION_FEW_ROWS = 16;
+/** Workgroups that keep a large GPU busy, and positions that are worth one. */
+const ATTENTION_GROUPS = 256;
+const ATTENTION_POSITIONS = 256;
 const MAX_CACHED_BIND_GROUPS = 8192;
 const PARAMETER_BLOCKS = 1024;
 
@@ -59,7 +64,7 @@ export class Kernels {
   readonly #bindGroups = new Map<string, GPUBindGroup>();
   readonly #bufferIds = new WeakMap<GPUBuffer, number>();
   #nextBufferId = 0;
-  #scratch: GPUBuffer | undefined;
+  readonly #scratch = new Map<string, GPUBuffer>();
 
   constructor(gpu: GpuDevice) {
     this.#gpu = gpu;
@@ -129,15 +134,20 @@ export class Kernels {
   /** src (rows, cols) with rows of whole units, in a buffer of our own. */
   #padded(pass: Pass, src: Binding, rows: number, cols: number): Binding {
     const padded = roundUp(cols, UNIT);
-    const size = rows * padded * 4;
-    if (this.#scratch === undefined || this.#scratch.size < size) {
-      const usage = GPU_STORAGE | GPU_COPY_DST; // the old one is freed once no recorded pass needs it
-      this.#scratch = this.#gpu.device.createBuffer({ label: 'padded rows', size: roundUp(size, 1 << 16), usage });
-    }
-    const dst = { buffer: this.#scratch, offset: 0, size };
+    const dst = this.#scratchOf('padded rows', rows * padded * 4);
     const pipeline = this.#pipeline('pad', 'rw');
     this.#dispatch(pass, pipeline, [src, dst], [rows, cols, padded], (rows * padded) / 256);
     return dst;
+  }
+
+  /** A buffer for what lives between two dispatches; one that became too small is freed once no recorded pass needs it. */
+  #scratchOf(label: string, size: number): Binding {
+    let buffer = this.#scratch.get(label);
+    if (buffer === undefined || buffer.size < size) {
+      buffer = this.#gpu.device.createBuffer({ label, size: roundUp(size, 1 << 16), usage: GPU_STORAGE });
+      this.#scratch.set(label, buffer);
+    }
+    return { buffer, offset: 0, size };
   }
 
   // ---- ops on rows ----
@@ -246,13 +256,20 @@ export class Kernels {
     if (a.headDim > MAX_HEAD_DIM) {
       throw new RealmError('unsupported-architecture', `heads of ${a.headDim} dims; the WebGPU kernels take ${MAX_HEAD_DIM}`);
     }
+    const { quarter, blockRows, splits, groups } = attentionPlan(a);
     const f32 = a.kvType === 'f32';
-    const pipeline = this.#pipeline('attention', 'rrrrrrw', { KV_F32: f32 });
+    const constants = { KV_F32: f32, QUARTER: quarter, CHUNKS: Math.ceil(a.headDim / 64) };
+    const pipeline = this.#pipeline('attention', 'rrrrrrw', constants);
     const params = [
-      a.rows, a.heads, a.headsKv, a.headDim, a.window, f32 ? 1 : 0, { f32: a.scale }, { f32: a.softcap },
+      a.rows, a.heads, a.headsKv, a.headDim, a.window, f32 ? 1 : 0, { f32: a.scale }, { f32: a.softcap }, blockRows, splits,
     ];
-    const buffers = [a.q, a.kPool, a.vPool, a.pageTable, a.segments, a.rowSegment, a.dst];
-    this.#dispatch(pass, pipeline, buffers, params, a.rows * a.heads);
+    const parts = splits > 1 ? this.#scratchOf('parts', a.rows * a.heads * splits * (a.headDim + 2) * 4) : a.dst;
+    const buffers = [a.q, a.kPool, a.vPool, a.pageTable, a.segments, a.rowSegment, parts];
+    this.#dispatch(pass, pipeline, buffers, params, groups);
+    if (splits === 1) return;
+    const merge = this.#pipeline('attention_merge', 'rrrw');
+    const sizes = [a.rows, a.heads, a.headDim, splits, f32 ? 1 : 0];
+    this.#dispatch(pass, merge, [parts, a.segments, a.rowSegment, a.dst], sizes, a.rows * a.heads);
   }
 
   // ---- recording ----
@@ -355,6 +372,30 @@ export interface AttentionArguments {
   /** 0: none. */
   softcap: number;
   kvType: KvType;
+  /** The most positions that a session of the batch has; tells whether few rows are worth splitting. Absent: they are not. */
+  longest?: number;
+}
+
+interface AttentionPlan {
+  quarter: number;
+  /** Rows of a workgroup. */
+  blockRows: number;
+  /** Workgroups that share the positions of a row. */
+  splits: number;
+  groups: number;
+}
+
+/** Many rows: tiles of 16 queries. Few: a workgroup per row and KV head, and positions split until the device has work. */
+function attentionPlan({ rows, heads, headsKv, window, longest = 0 }: AttentionArguments): AttentionPlan {
+  const shared = heads / headsKv;
+  const many = rows > ATTENTION_FEW_ROWS;
+  const quarter = many || shared > 4 ? 4 : 1;
+  const blockRows = many ? Math.max(1, Math.floor((4 * quarter) / shared)) : 1;
+  const groups = Math.ceil(rows / blockRows) * headsKv * Math.ceil(shared / (4 * quarter));
+  const positions = window === 0 ? longest : Math.min(longest, window);
+  let splits = 1;
+  while (groups * splits < ATTENTION_GROUPS && positions > splits * ATTENTION_POSITIONS) splits *= 2;
+  return { quarter, blockRows, splits, groups: groups * splits };
 }
 
 interface CachedPipeline {
@@ -401,7 +442,7 @@ function sameBuffer(op: string): RealmError {
 
 /** Parameter blocks by content: written once, never changed, so a step that repeats the last one uploads nothing. */
 class ParameterBlocks {
-  static readonly BYTES = 32;
+  static readonly BYTES = 48;
   readonly #gpu: GpuDevice;
   readonly #stride: number;
   readonly #offsets = new Map<string, number>();
@@ -409,7 +450,7 @@ class ParameterBlocks {
 
   constructor(gpu: GpuDevice) {
     this.#gpu = gpu;
-    this.#stride = Math.max(ParameterBlocks.BYTES, gpu.limits.minUniformBufferOffsetAlignment);
+    this.#stride = roundUp(ParameterBlocks.BYTES, gpu.limits.minUniformBufferOffsetAlignment);
   }
 
   block(parameters: Parameter[]): { buffer: GPUBuffer; offset: number } {
