@@ -72,7 +72,7 @@ def set_up() -> Counts:
 
 
 def run_gpu_tests() -> Counts:
-    """Kernels on each software GPU, and the executor over them; two at a time, as compilers take most of it."""
+    """Kernels on each software GPU, and the executor over them; two at a time: most of it is compilers."""
     kernels = [f"tests/gpu/test_{name}.py" for name in ("matmul", "attention", "rows")]
     chosen = [(path, "-k", adapter) for adapter in software_gpu.ADAPTERS for path in kernels]
     others = [relative(path) for path in sources("tests/gpu/test_*.py") if relative(path) not in kernels]
