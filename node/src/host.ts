@@ -4,7 +4,6 @@ import { promises as fs, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 import {
-  ERROR_CODES,
   InterfaceError,
   readToken,
   SAMPLING_SIZE,
@@ -20,6 +19,7 @@ import {
   type Token,
 } from '../../js/src/_generated/abi.js';
 import { cancelled, checkSignal, isErrorCode, RealmError } from '../../js/src/errors.js';
+import { codeOf, GrantedModels } from '../../js/src/host_results.js';
 import { KV_TYPES, type CheckedEngineOptions, type ResourceLimits } from '../../js/src/options.js';
 import type { ContextHost, EngineHost, EngineStats, HostLoadOptions, ModelHost } from '../../js/src/platform.js';
 import type { ModelInfo, Platform } from '../../js/src/platform.js';
@@ -27,7 +27,6 @@ import type { ModelInput } from '../../js/src/port.js';
 import { dispatcher, type Addon, type Dispatcher } from './addon.js';
 import { refuseDownloads } from './source.js';
 
-const NO_TOKEN = 0xffffffff;
 const LOAD_MODES = { full: 0, vocab: 1, header: 2 };
 const ADD_SPECIAL = 1;
 const PARSE_SPECIAL = 2;
@@ -38,13 +37,9 @@ const decoder = new TextDecoder();
 
 // ---- errors ----
 
-function codeOf(status: number): ErrorCode {
-  return ERROR_CODES[-status - 1] ?? 'internal';
-}
-
 /** A value or handle; a failed status becomes the error of a result. */
 function checked<Value>(value: Value | number): Value {
-  if (typeof value === 'number' && value < 0) throw new InterfaceError(codeOf(value));
+  if (typeof value === 'number' && value < 0) throw new InterfaceError(codeOf(-value));
   return value as Value;
 }
 
@@ -111,7 +106,7 @@ class NodeContext implements ContextHost {
   private readonly addon: Addon;
   private readonly handle: number;
   private readonly serial: number;
-  private readonly models = new Map<number, ModelHost>(); // granted, by their handle inside the context
+  private readonly models = new GrantedModels();
   private readonly params = new Uint8Array(SAMPLING_SIZE);
   private readonly paramsView = new DataView(this.params.buffer);
   private readonly token = new Uint8Array(TOKEN_SIZE);
@@ -139,51 +134,36 @@ class NodeContext implements ContextHost {
   close(): void {
     this.dispatch.remove(this.serial);
     this.addon.contextClose(this.handle);
-    for (const model of this.models.values()) model.close();
     this.models.clear();
   }
 
   grant(model: ModelHost): number {
-    const shared = model.share(); // for as long as the guest may ask about it
     try {
-      const handle = checked(this.addon.contextGrant(this.handle, (shared as NodeModel).handle));
-      this.models.set(handle, shared);
-      return handle;
+      return this.models.add(model as NodeModel, (shared) => checked(this.addon.contextGrant(this.handle, shared.handle)));
     } catch (problem) {
-      shared.close();
       throw typed(problem);
     }
   }
 
   revoke(model: number): void {
     this.addon.contextRevoke(this.handle, model);
-    this.models.get(model)?.close();
-    this.models.delete(model);
+    this.models.remove(model);
   }
 
   openTickets(): number {
     return this.addon.openTickets(this.handle);
   }
 
-  private model(handle: number): ModelHost {
-    const model = this.models.get(handle);
-    if (!model) throw new InterfaceError('invalid-handle');
-    return model;
-  }
-
   modelInfo(model: number): ModelProperties {
-    const { vocabSize, contextLength, layerCount, embeddingLength, bos, eos } = this.model(model).info;
-    return { vocabSize, contextLength, layerCount, embeddingLength, bos: bos ?? NO_TOKEN, eos: eos ?? NO_TOKEN };
+    return this.models.modelInfo(model);
   }
 
   encode(model: number, text: Uint8Array, addSpecial: boolean, parseSpecial: boolean): Uint32Array {
-    const found = this.model(model);
-    return asResult(() => found.encode(text, addSpecial, parseSpecial));
+    return this.models.encode(model, text, addSpecial, parseSpecial);
   }
 
   decode(model: number, tokens: Uint32Array, special: boolean, textStart: boolean): Uint8Array {
-    const found = this.model(model);
-    return asResult(() => found.decode(tokens, special, textStart));
+    return this.models.decode(model, tokens, special, textStart);
   }
 
   sessionOpen(model: number): number {
@@ -241,7 +221,7 @@ class NodeContext implements ContextHost {
 
   ticketError(ticket: number): ErrorCode {
     const status = this.addon.ticketError(this.handle, ticket);
-    return status < 0 ? codeOf(status) : 'invalid-argument'; // asked although nothing failed
+    return status < 0 ? codeOf(-status) : 'invalid-argument'; // asked although nothing failed
   }
 
   ticketTokens(ticket: number): Packed {
@@ -305,14 +285,6 @@ class NodeContext implements ContextHost {
     const found = this.addon.cacheStats(this.handle);
     const [layers = 0n, bytes = 0n, hits = 0n, misses = 0n, evictions = 0n] = typeof found === 'number' ? [] : found;
     return { layers, bytes, hits, misses, evictions };
-  }
-}
-
-function asResult<Value>(action: () => Value): Value {
-  try {
-    return action();
-  } catch (problem) {
-    throw problem instanceof RealmError ? new InterfaceError(problem.code) : problem;
   }
 }
 

@@ -19,7 +19,7 @@ const platforms = [];
 
 async function use(module = 'core', threads = 1, spawn = sdk.spawnNodeThread) {
   const assets = [`${ROOT}build/wasm/${module}.wasm`, `${ROOT}build/guest/realm.wasm`, DEMO];
-  const platform = await sdk.useCore(...assets, threads, undefined, spawn);
+  const platform = await sdk.useCore(...assets, threads, spawn);
   platforms.push(platform);
   return platform;
 }

@@ -6,8 +6,6 @@ import { LocalEngine } from '../../js/src/local.js';
 import { usePlatform } from '../../js/src/platform.js';
 import { usePorts } from '../../js/src/port.js';
 import { openWasmPlatform } from '../../js/src/wasm/host.js';
-import { openDevice } from '../../js/src/webgpu/device.js';
-import { WebGpuExecutor } from '../../js/src/webgpu/executor.js';
 import { openNodeSource } from '../../node/src/source.js';
 import { spawnNodeThread } from '../../node/src/threads.js';
 
@@ -16,18 +14,11 @@ export { openNodeSource, openWasmPlatform, spawnNodeThread };
 export { chooseBuild, hasRelaxedSimd, hasThreads } from '../../js/src/wasm/features.js';
 
 /** Sets up the SDK of this module over the core in a file; the platform is the caller's to dispose of. */
-export async function useCore(path, guest, demoModel, threads = 1, gpu = undefined, spawn = spawnNodeThread) {
+export async function useCore(path, guest, demoModel, threads = 1, spawn = spawnNodeThread) {
   const module = await WebAssembly.compile(readFileSync(path));
-  const own = { threads, spawn, open: openNodeSource, gpu };
+  const own = { threads, spawn, open: openNodeSource };
   const platform = await openWasmPlatform({ module, guest: readFileSync(guest), demoModel, ...own });
   usePlatform(platform);
   usePorts({ backends: ['auto', 'cpu'], engine: (options) => new LocalEngine(platform.engine(options)) });
   return platform;
-}
-
-/** The GPU of Dawn, which stands at the address in REALM_DAWN. */
-export async function openDawn() {
-  const { create, globals } = await import(process.env.REALM_DAWN);
-  Object.assign(globalThis, globals);
-  return WebGpuExecutor.open(await openDevice(create([])));
 }
