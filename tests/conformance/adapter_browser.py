@@ -6,6 +6,7 @@ computes: webgpu, wasm (one thread), wasm-threads (the page is cross-origin isol
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -38,7 +39,9 @@ def main(computes: str) -> None:
         root = Path(folder) / "root"
         root.mkdir()
         (root / "index.html").write_text(PAGE.replace("OPTIONS", json.dumps(OPTIONS[computes])))
-        folders = {"/": root, "/realm/": web.stage() / "realm", "/conformance/": HERE}
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is for answers
+            site_folder = web.stage()
+        folders = {"/": root, "/realm/": site_folder / "realm", "/conformance/": HERE}
         with Site(folders, isolated=computes == "wasm-threads") as site:
             browser = chromium.start(playwright, Path(folder) / "profile")
             page = browser.new_page()
