@@ -5,7 +5,7 @@ export function answerer({ Realm, RealmError }, options = {}, locate = (path) =>
   return async (request) => {
     const realm = new Realm(options);
     try {
-      const model = await realm.loadModel(locate(request.model), { kvType: request.kv_type ?? 'f16' });
+      const model = await realm.loadModel(await locate(request.model), { kvType: request.kv_type ?? 'f16' });
       return await OPERATIONS[request.op](realm, request, model);
     } catch (problem) {
       if (problem instanceof RealmError) return { error: problem.code };
