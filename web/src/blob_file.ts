@@ -36,7 +36,8 @@ export class BlobFile implements BlockFile {
   async stream(first: number, end: number, deliver: Deliver, signal: AbortSignal | undefined): Promise<void> {
     const assembler = new Assembler(first, this.size, PIECE);
     const part = this.blob.slice(first * PIECE, end * PIECE);
-    const reader = new ByteReader(part.stream(), READ_AT_ONCE);
+    // Chromium now and then leaves a read into an own buffer of a Blob's stream unanswered for ever.
+    const reader = new ByteReader(part.stream(), READ_AT_ONCE, false);
     try {
       for (;;) {
         if (signal?.aborted) throw cancelled(signal.reason);

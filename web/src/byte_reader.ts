@@ -6,13 +6,11 @@ export class ByteReader {
   readonly #default: ReadableStreamDefaultReader<Uint8Array> | undefined;
   #buffer: ArrayBuffer;
 
-  constructor(stream: ReadableStream<Uint8Array>, size: number) {
-    this.#buffer = new ArrayBuffer(size);
-    try {
-      this.#own = stream.getReader({ mode: 'byob' });
-    } catch {
-      this.#default = stream.getReader();
-    }
+  /** `own`: false leaves the buffers to the stream. */
+  constructor(stream: ReadableStream<Uint8Array>, size: number, own = true) {
+    this.#buffer = new ArrayBuffer(own ? size : 0);
+    this.#own = own ? byobReader(stream) : undefined;
+    if (!this.#own) this.#default = stream.getReader();
   }
 
   /** The next bytes, or undefined at the end. They are valid until the next read. */
@@ -25,5 +23,13 @@ export class ByteReader {
 
   cancel(): void {
     (this.#own ?? this.#default)?.cancel().catch(() => undefined);
+  }
+}
+
+function byobReader(stream: ReadableStream<Uint8Array>): ReadableStreamBYOBReader | undefined {
+  try {
+    return stream.getReader({ mode: 'byob' });
+  } catch {
+    return undefined;
   }
 }
