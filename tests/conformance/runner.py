@@ -45,6 +45,7 @@ HOSTS: dict[str, Callable[[], list[str]]] = {  # what starts a host's adapter
     "node": lambda: [str(node.node()), str(HERE / "adapter_node.mjs")],
     "browser-wasm": lambda: [*BROWSER, "wasm"],
     "browser-threads": lambda: [*BROWSER, "wasm-threads"],
+    "browser-webgpu": lambda: [*BROWSER, "webgpu"],
     "node-wasm": lambda: node_wasm("core", "1"),
     "node-wasm-threads": lambda: node_wasm("core-threads", "2"),
     "node-webgpu": lambda: [*on_software_gpu(), str(node.node()), str(HERE / "adapter_node_webgpu.mjs")],
