@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, Playwright, sync_playwright
+from playwright.sync_api import BrowserContext, Page, Playwright, expect, sync_playwright
 
 from realm_build import web
 from realm_build.site import Site
 from tests.web import chromium
+
+EXPECT_MS = 30_000  # a page on a busy machine; what must be fast is timed inside the page
+
+expect.set_options(timeout=EXPECT_MS)
 
 
 @pytest.fixture(scope="session")
