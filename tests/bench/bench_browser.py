@@ -1,16 +1,23 @@
 """Realm in Chromium, computing in WebAssembly: load, first token, prefill, decode of models of real shapes.
 
-    python tests/bench/bench_browser.py [--threads 1 2] [--prefill 256] [--decode 32] MODEL...
+    python tests/bench/bench_browser.py [--threads 1 2] [--prefill 256] [--decode 32] [--rounds 3]
+                                        [--wllama FOLDER] MODEL...
 
-Every model is measured in a page of its own. Times are meaningful only while nothing else runs.
+Every round is a page of its own. With the folder of an installed npm package @wllama/wllama its pages take
+turns with Realm's, on the same prompts, and medians of the ratios are printed. Memory is what all processes
+of Chromium hold together at most, shared pages counted once, above what they held before the model came.
+Times are meaningful only while nothing else runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import statistics
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +32,9 @@ from realm_build.site import Site
 PAGE = """<!doctype html><title>Benchmark</title><script type="module">
 import * as sdk from './realm/realm.mjs';
 globalThis.sdk = sdk;</script>"""
+WLLAMA_PAGE = """<!doctype html><title>Benchmark</title><script type="module">
+import { Wllama } from './wllama/esm/index.js';
+globalThis.sdk = { Wllama };</script>"""
 
 ROUND = """async ([url, threads, prefill, decode]) => {
   const seconds = () => performance.now() / 1000;
@@ -41,22 +51,49 @@ ROUND = """async ([url, threads, prefill, decode]) => {
     const made = await realm.generate(prompt, { maxTokens, temperature: 0, ignoreEnd: true });
     return { took: seconds() - start, made };
   };
-  await timed(await text(32, 1), 4); // the engine's compiler has seen every loop
-  const onFirst = await timed(await text(16, 2), 1);
-  const onPrefill = await timed(await text(prefill, 3), 1);
-  const onDecode = await timed(await text(16, 4), decode + 1);
+  const prompts = [await text(32, 1), await text(16, 2), await text(prefill, 3), await text(16, 4)];
+  await timed(prompts[0], 4); // the engine's compiler has seen every loop
+  const onFirst = await timed(prompts[1], 1);
+  const onPrefill = await timed(prompts[2], 1);
+  const onDecode = await timed(prompts[3], decode + 1);
   const tokens = onPrefill.made.promptTokens;
   const stats = await realm.stats();
   realm.dispose();
   return {
     load, first: onFirst.took, promptTokens: tokens, prefill: tokens / onPrefill.took,
-    decode: onDecode.made.timings.tokensPerSecond, threads: stats.threads, kernels: stats.kernels,
+    decode: onDecode.made.timings.tokensPerSecond, threads: stats.threads, kernels: stats.kernels, prompts,
+  };
+}"""
+
+WLLAMA_ROUND = """async ([url, threads, prompts, decode]) => {
+  const seconds = () => performance.now() / 1000;
+  const paths = { default: './wllama/esm/wasm/wllama.wasm' };
+  const wllama = new globalThis.sdk.Wllama(paths, { suppressNativeLog: true });
+  const began = seconds();
+  const blob = await (await fetch(url)).blob();
+  await wllama.loadModel([blob], { n_ctx: 2048, n_gpu_layers: 0, n_threads: threads });
+  const load = seconds() - began;
+  const timed = async (prompt, max_tokens) => {
+    const start = seconds();
+    const settings = { prompt, max_tokens, temperature: 0, ignore_eos: true, cache_prompt: false };
+    const made = await wllama.createCompletion(settings);
+    return { took: seconds() - start, made };
+  };
+  await timed(prompts[0], 4);
+  const onFirst = await timed(prompts[1], 1);
+  const onPrefill = await timed(prompts[2], 1);
+  const onDecode = await timed(prompts[3], decode + 1);
+  const tokens = onPrefill.made.usage.prompt_tokens, made = onDecode.made.usage.completion_tokens;
+  await wllama.exit();
+  return {
+    load, first: onFirst.took, promptTokens: tokens, prefill: tokens / onPrefill.took,
+    decode: onDecode.made.timings?.predicted_per_second ?? (made - 1) / (onDecode.took - onFirst.took), made,
   };
 }"""
 
 
 @contextmanager
-def chromium(playwright: Playwright, profile: Path) -> Iterator[BrowserContext]:
+def chromium(playwright: Playwright, profile: Path) -> Iterator[tuple[BrowserContext, int]]:
     """Chromium as a child of this process, so that whatever keeps the machine quiet spares it."""
     flags = [*browser.QUIET, "--headless=new", "--no-sandbox", "--remote-debugging-port=0"]
     command = [str(browser.install()), *flags, f"--user-data-dir={profile}", "about:blank"]
@@ -66,20 +103,99 @@ def chromium(playwright: Playwright, profile: Path) -> Iterator[BrowserContext]:
         while not port.exists() or not port.read_text():
             time.sleep(0.1)
         address = f"http://127.0.0.1:{port.read_text().splitlines()[0]}"
-        yield playwright.chromium.connect_over_cdp(address).contexts[0]
+        yield playwright.chromium.connect_over_cdp(address).contexts[0], process.pid
     finally:
         process.kill()
         process.wait()
 
 
-def measure(context: BrowserContext, site: Site, arguments: list[Any]) -> dict[str, Any]:
+def measure(
+    context: BrowserContext, root: int, site: Site, name: str, script: str, arguments: list[Any]
+) -> dict[str, Any]:
     page = context.new_page()
     page.set_default_timeout(0)
-    page.goto(f"{site.url}bench.html")
+    page.goto(f"{site.url}{name}.html")
     page.wait_for_function("globalThis.sdk")
-    result: dict[str, Any] = page.evaluate(ROUND, arguments)
+    with Memory(root) as memory:
+        result: dict[str, Any] = page.evaluate(script, arguments)
+    result["peakMiB"] = round(memory.peak_mib)
     page.close()
     return result
+
+
+class Memory:
+    """Samples the proportional set size of a process and its descendants: `peak_mib` above the beginning."""
+
+    def __init__(self, root: int) -> None:
+        self.root = root
+        self.peak_mib = 0.0
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.sample)
+
+    def __enter__(self) -> Memory:
+        self.before_mib = self.held_mib()
+        self.thread.start()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.ended.set()
+        self.thread.join()
+
+    def sample(self) -> None:
+        while not self.ended.wait(0.25):
+            self.peak_mib = max(self.peak_mib, self.held_mib() - self.before_mib)
+
+    def held_mib(self) -> float:
+        kib = 0
+        for process in self.descendants():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+                kib += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+        return kib / 1024
+
+    def descendants(self) -> list[int]:
+        found = [self.root]
+        for process in found:
+            with contextlib.suppress(OSError):
+                for children in Path(f"/proc/{process}/task").glob("*/children"):
+                    found += [int(child) for child in children.read_text().split()]
+        return found
+
+
+def compare(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
+    """Median and spread of the ratios of neighbouring rounds; above 1 Realm is ahead."""
+    lines = []
+    for name, less_is_better in (
+        ("load", True),
+        ("first", True),
+        ("prefill", False),
+        ("decode", False),
+        ("peakMiB", True),
+    ):
+        ratios = [
+            b[name] / a[name] if less_is_better else a[name] / b[name]
+            for a, b in zip(ours, theirs, strict=True)
+        ]
+        lines.append(f"  {name}: {statistics.median(ratios):.2f}x ({min(ratios):.2f}-{max(ratios):.2f})")
+    return "\n".join(lines)
+
+
+def run_rounds(
+    context: BrowserContext, root: int, site: Site, model: str, threads: int, options: argparse.Namespace
+) -> None:
+    ours, theirs = [], []
+    for _ in range(options.rounds):
+        arguments = [f"models/{model}", threads, options.prefill, options.decode]
+        own = measure(context, root, site, "bench", ROUND, arguments)
+        prompts = own.pop("prompts")
+        ours.append(own)
+        print(model, "realm", json.dumps(own), flush=True)
+        if options.wllama:
+            arguments = [f"models/{model}", threads, prompts, options.decode]
+            theirs.append(measure(context, root, site, "wllama", WLLAMA_ROUND, arguments))
+            print(model, "wllama", json.dumps(theirs[-1]), flush=True)
+    if theirs:
+        print(f"{model}, {threads} threads, Realm beside wllama:\n{compare(ours, theirs)}", flush=True)
 
 
 def main() -> None:
@@ -88,16 +204,20 @@ def main() -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=[2])
     parser.add_argument("--prefill", type=int, default=256)
     parser.add_argument("--decode", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--wllama", type=Path, help="folder of an installed @wllama/wllama")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, sync_playwright() as playwright:
         (Path(folder) / "bench.html").write_text(PAGE)
-        with chromium(playwright, Path(folder) / "profile") as context:
+        (Path(folder) / "wllama.html").write_text(WLLAMA_PAGE)
+        with chromium(playwright, Path(folder) / "profile") as (context, root):
             for model in options.models:
                 folders = {"/": Path(folder), "/realm/": node.WEB_DIST, "/models/": model.resolve().parent}
+                if options.wllama:
+                    folders["/wllama/"] = options.wllama.resolve()
                 with Site(folders, isolated=True) as site:
                     for threads in options.threads:
-                        arguments = [f"models/{model.name}", threads, options.prefill, options.decode]
-                        print(model.stem, json.dumps(measure(context, site, arguments)), flush=True)
+                        run_rounds(context, root, site, model.name, threads, options)
 
 
 if __name__ == "__main__":
