@@ -178,9 +178,9 @@ static inline float exp_weight(float y) {
     e = e * r + 0.5f;
     e = e * r + 1.0f;
     e = e * r + 1.0f;
-    int32_t shifted_bits, power_bits;
+    uint32_t shifted_bits, power_bits; /* unsigned: logits that are no numbers come through here, too */
     memcpy(&shifted_bits, &shifted, sizeof shifted_bits);
-    power_bits = (shifted_bits - 0x4b400000 + 127) * (1 << 23); /* 0x4b400000: the bits of `round` */
+    power_bits = (shifted_bits - 0x4b400000u + 127u) << 23; /* 0x4b400000: the bits of `round` */
     float power;
     memcpy(&power, &power_bits, sizeof power);
     return y < -87.0f ? 0.0f : e * power;
