@@ -62,17 +62,19 @@ test('of a hundred realms that generate at once none starves', async () => {
   const written = realms.map(() => 0);
   let total = 0;
   let halfway;
+  // With the guest in the loop a realm gets no next token before its text was read: what is read is what was computed.
+  const options = { ...LONG, maxTokens: 200, mode: 'granular' };
   await Promise.all(
     realms.map(async (realm, index) => {
-      for await (const piece of realm.streamTokens('The capital of', { ...LONG, maxTokens: 200 })) {
-        written[index] += piece.length;
-        total += piece.length;
-        if (total >= 400 * realms.length) halfway ??= [...written];
+      for await (const _ of realm.streamTokens('The capital of', options)) {
+        written[index] += 1;
+        total += 1;
+        if (total >= 100 * realms.length) halfway ??= [...written];
       }
     }),
   );
   const [least, most] = [Math.min(...halfway), Math.max(...halfway)];
-  assert(most - least <= 40, `${least} ... ${most} of 400 characters on average`); // within 10 %
+  assert(most - least <= 10, `${least} ... ${most} of 100 pieces on average`); // within 10 %
   for (const realm of realms) realm.dispose();
 });
 
