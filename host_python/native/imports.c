@@ -212,6 +212,7 @@ static const char *import_sample(shim_guest *guest, shim_value *a) {
     realm_token token = {0, 0, 0};
     if (status == REALM_OK) status = realm_sample(guest->ctx, a[0].u32, &params, &token, &guest->problem);
     free(owned);
+    if (status == REALM_OK) shim_keep_drawn(guest, &token, 1);
     token_record record = {token.id, token.is_end ? 1 : 0, token.logprob};
     return put_result(guest, a[13].u32, status, &record, sizeof record);
 }
@@ -267,6 +268,7 @@ static const char *import_ticket_tokens(shim_guest *guest, shim_value *a) {
             token_record record = {chunk[i].id, chunk[i].is_end ? 1 : 0, chunk[i].logprob};
             memcpy(out + (size_t)(done + i) * sizeof record, &record, sizeof record);
         }
+        shim_keep_drawn(guest, chunk, want);
         done += want;
     }
     return put_list(guest, ret, REALM_OK, ptr, count);

@@ -20,6 +20,7 @@ enum { TURN_STEPS = 64 };         /* output steps of one request before the othe
 enum { IDLE_STEPS = 100000 };     /* output steps without text or open ticket before a request counts as stalled */
 enum { MAX_ROUNDS = 4 };          /* of completions before events go out */
 enum { MAX_SLOTS = 4096 };        /* requests of one guest */
+enum { MAX_DRAWN = 1 << 18 };     /* tokens of one request kept for its caller: more than a context has room for */
 
 struct shim_driver {
     realm_runtime *rt;
@@ -266,6 +267,7 @@ static void free_slot(shim_guest *guest, slot *which) {
     guest->text_held -= which->text.size;
     free(which->text.data);
     free(which->tokens);
+    free(which->drawn);
     free(which->extra);
     *which = guest->slots[--guest->slot_count];
 }
@@ -377,6 +379,7 @@ realm_status shim_start(shim_guest *guest, const shim_request *request, uint32_t
     if (started) {
         started->active = true;
         started->streaming = request->streaming != 0;
+        started->keeps_drawn = request->keep_drawn != 0;
         started->start_ns = now;
         queue_again(guest);
     }
@@ -400,6 +403,26 @@ size_t shim_take_text(shim_guest *guest, uint32_t handle, char *out, size_t cap)
     size_t before = which->text.size, there = bytes_take(&which->text, out, cap);
     guest->text_held -= before - which->text.size;
     which->announced = false;
+    return there;
+}
+
+void shim_keep_drawn(shim_guest *guest, const realm_token *tokens, uint32_t count) {
+    slot *which = guest->polled ? shim_slot(guest, guest->polled) : NULL;
+    if (!which || !which->keeps_drawn || count > MAX_DRAWN - which->drawn_count) return;
+    realm_token *moved = grown(which->drawn, &which->drawn_cap, which->drawn_count + count, sizeof *moved);
+    if (!moved) return;
+    which->drawn = moved;
+    memcpy(moved + which->drawn_count, tokens, count * sizeof *tokens);
+    which->drawn_count += count;
+}
+
+uint32_t shim_take_drawn(shim_guest *guest, uint32_t handle, realm_token *out, uint32_t cap) {
+    slot *which = shim_slot(guest, handle);
+    uint32_t there = which ? which->drawn_count : 0, taken = there < cap ? there : cap;
+    if (!taken) return there;
+    memcpy(out, which->drawn, taken * sizeof *out);
+    memmove(which->drawn, which->drawn + taken, (there - taken) * sizeof *out);
+    which->drawn_count -= taken;
     return there;
 }
 
@@ -474,7 +497,9 @@ static void end_request(shim_guest *guest, slot *which, uint32_t kind, realm_sta
 static int poll_once(shim_guest *guest, uint32_t index) {
     shim_value value = {.u64 = guest->slots[index].handle};
     const uint8_t *result = NULL;
+    guest->polled = guest->slots[index].handle;
     if (call(guest, SHIM_POLL, &value, 1) == REALM_OK) result = result_at(guest, value.u32, 2, 1);
+    guest->polled = 0;
     if (!result) {
         guest->dead = true;
         return -1;

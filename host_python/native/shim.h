@@ -99,6 +99,7 @@ typedef struct shim_request {
     uint32_t max_tokens;
     uint32_t mode;
     uint32_t streaming; /* 1: SHIM_OUTPUT events tell of new text */
+    uint32_t keep_drawn; /* 1: tokens drawn for the request are kept for shim_take_drawn */
     const char *prompt;
     uint64_t prompt_size;
     const char *stops;
@@ -114,6 +115,9 @@ REALM_API realm_status shim_start(shim_guest *guest, const shim_request *request
 REALM_API realm_status shim_cancel(shim_guest *guest, uint32_t handle, realm_error *err);
 /* Moves out the text emitted since the last call. Returns the size there was, writes at most cap. Text beyond cap stays. */
 REALM_API size_t shim_take_text(shim_guest *guest, uint32_t handle, char *out, size_t cap);
+
+/* Moves out the tokens drawn since the last call, with their log probabilities. Returns how many there were, writes at most cap. */
+REALM_API uint32_t shim_take_drawn(shim_guest *guest, uint32_t handle, realm_token *out, uint32_t cap);
 
 typedef struct shim_outcome {
     uint32_t finish;

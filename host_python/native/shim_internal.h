@@ -25,6 +25,9 @@ typedef struct slot { /* one request */
     uint64_t start_ns, first_ns, end_ns;
     bytes text;
     uint32_t *tokens; /* of the outcome */
+    bool keeps_drawn;
+    realm_token *drawn; /* in polls of this request, not yet taken */
+    uint32_t drawn_count, drawn_cap;
     char *extra;
 } slot;
 
@@ -49,6 +52,7 @@ struct shim_guest {
     uint32_t slot_count, slot_cap;
     uint64_t text_held;
     uint64_t submissions; /* tickets the guest was given */
+    uint32_t polled;      /* the request whose poll is running; 0: none */
     bytes log;
 };
 
@@ -68,6 +72,8 @@ size_t bytes_take(bytes *from, char *out, size_t cap);
 
 slot *shim_slot(shim_guest *guest, uint32_t handle);
 slot *shim_add_slot(shim_guest *guest, uint32_t handle);
+/* Tokens the guest was just given belong to the request that is being polled, which may want to report them. */
+void shim_keep_drawn(shim_guest *guest, const realm_token *tokens, uint32_t count);
 uint64_t shim_now_ns(void);
 
 #endif

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ._engine import (
     FINISH_FAILED,
     Delivery,
+    Drawn,
     Ended,
     Engine,
     EngineOptions,
@@ -88,6 +89,7 @@ class Generation:
     prompt_tokens: int
     finish_reason: str
     timings: Timings
+    logprobs: tuple[float, ...] | None = None  # of each of the tokens, when asked for
 
     @property
     def usage(self) -> Usage:
@@ -214,6 +216,7 @@ class Realm:
         add_special: bool = True,
         parse_special: bool = False,
         sampling: Sampling | None = None,
+        logprobs: bool = False,
         **settings: Any,
     ) -> Generation:
         """Continues a prompt as it is. `settings` are the fields of Sampling (temperature, seed, ...)."""
@@ -226,6 +229,7 @@ class Realm:
             add_special,
             parse_special,
             make_sampling(sampling, settings),
+            logprobs,
         )
         return self._wait(spec)
 
@@ -240,6 +244,7 @@ class Realm:
         add_special: bool = True,
         parse_special: bool = False,
         sampling: Sampling | None = None,
+        logprobs: bool = False,
         **settings: Any,
     ) -> Stream:
         """Like generate, as an iterator of text pieces. Closing it cancels the request."""
@@ -252,6 +257,7 @@ class Realm:
             add_special,
             parse_special,
             make_sampling(sampling, settings),
+            logprobs,
         )
         return Stream(self._engine, self._guest, spec)
 
@@ -273,6 +279,7 @@ class Realm:
         add_special: bool = True,
         parse_special: bool = False,
         sampling: Sampling | None = None,
+        logprobs: bool = False,
         **settings: Any,
     ) -> AsyncStream:
         """stream for asyncio: `async for`, and `async with` to cancel at the end of the block."""
@@ -285,6 +292,7 @@ class Realm:
             add_special,
             parse_special,
             make_sampling(sampling, settings),
+            logprobs,
         )
         return AsyncStream(self._engine, self._guest, lambda: spec)
 
@@ -376,6 +384,7 @@ class Realm:
         add_special: bool,
         parse_special: bool,
         sampling: Sampling,
+        logprobs: bool = False,
     ) -> RequestSpec:
         self._check_open()
         text, stops = encode_text(prompt), pack_stops(stop)
@@ -390,6 +399,7 @@ class Realm:
             mode=choice("mode", mode, MODES),
             sampling=sampling,
             seed=sampling.actual_seed(),
+            logprobs=bool(logprobs),
         )
 
     def _chat_spec(self, messages: Sequence[Message], settings: dict[str, Any]) -> RequestSpec:
@@ -402,7 +412,7 @@ class Realm:
         }
         variables = rendering.pop("template_variables", {})
         prompt = self.render_chat(messages, model=model, **rendering, **variables)
-        fixed = {name: own.pop(name) for name in ("max_tokens", "stop", "mode") if name in own}
+        fixed = {name: own.pop(name) for name in ("max_tokens", "stop", "mode", "logprobs") if name in own}
         sampling = make_sampling(own.pop("sampling", None), own)
         spec = self._spec(
             prompt,
@@ -413,11 +423,13 @@ class Realm:
             not starts_with_bos(model, prompt),
             True,
             sampling,
+            fixed.get("logprobs", False),
         )
         return spec
 
     def _wait(self, spec: RequestSpec) -> Generation:
-        return make_generation(wait_for_end(self._engine, self._guest, spec), "")
+        ended = wait_for_end(self._engine, self._guest, spec)
+        return make_generation(ended, "", ended.drawn)
 
 
 class Stream(Iterator[str]):
@@ -441,6 +453,11 @@ class Stream(Iterator[str]):
                 return piece
         self._assembly.raise_problem()
         raise StopIteration
+
+    @property
+    def drawn(self) -> list[tuple[int, float]]:
+        """With `logprobs`: the tokens so far and their log probabilities. They may be ahead of the text."""
+        return self._assembly.drawn
 
     @property
     def result(self) -> Generation:
@@ -502,6 +519,11 @@ class AsyncStream(AsyncIterator[str]):
         self._request = self._engine.start(self._guest, spec, streaming=True, deliver=deliver)
 
     @property
+    def drawn(self) -> list[tuple[int, float]]:
+        """With `logprobs`: the tokens so far and their log probabilities. They may be ahead of the text."""
+        return self._assembly.drawn
+
+    @property
     def result(self) -> Generation:
         return self._assembly.result()
 
@@ -524,11 +546,16 @@ class _Assembly:
         self.finished = False
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # own guests may emit anything
         self._pieces: list[str] = []
+        self.drawn: list[tuple[int, float]] = []
         self._ended: Ended | None = None
 
     def add(self, delivery: Delivery) -> str:
+        if isinstance(delivery, Drawn):
+            self.drawn += delivery.tokens
+            return ""
         if isinstance(delivery, Ended):
             self.finished = True
+            self.drawn += delivery.drawn
             self._ended = delivery
             piece = self._decoder.decode(delivery.text, final=True)
         else:
@@ -552,10 +579,10 @@ class _Assembly:
     def result(self) -> Generation:
         if self._ended is None:
             raise error("busy", "the request is still running; read the stream to its end first")
-        return make_generation(self._ended, "".join(self._pieces))
+        return make_generation(self._ended, "".join(self._pieces), self.drawn)
 
 
-def make_generation(ended: Ended, streamed: str) -> Generation:
+def make_generation(ended: Ended, streamed: str, drawn: Sequence[tuple[int, float]]) -> Generation:
     """The result of an ended request, or its error. `streamed` is text that was already delivered."""
     if ended.problem is not None:
         raise ended.problem
@@ -566,6 +593,7 @@ def make_generation(ended: Ended, streamed: str) -> Generation:
         prompt_tokens=ended.prompt_tokens,
         finish_reason=finish,
         timings=Timings(ended.first_seconds, ended.total_seconds),
+        logprobs=tuple(logprob for _, logprob in drawn[: len(ended.tokens)]) if drawn else None,
     )
 
 

@@ -59,6 +59,14 @@ class RequestSpec:
     sampling: Any = None  # Sampling
     seed: int = 0
     extra: bytes = b""
+    logprobs: bool = False  # deliver Drawn with the tokens
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Tokens drawn since the last delivery, each with its log probability; an end token too."""
+
+    tokens: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -72,14 +80,15 @@ class Ended:
     first_seconds: float = 0.0
     total_seconds: float = 0.0
     extra: bytes = b""
+    drawn: tuple[tuple[int, float], ...] = ()  # since the last Drawn
     problem: RealmError | None = None
 
 
-Delivery = bytes | Ended
+Delivery = bytes | Drawn | Ended
 
 
 class Request:
-    """One running request. In the pump thread `deliver` gets text while streaming, and Ended exactly once."""
+    """One running request. In the pump thread `deliver` gets text while streaming, Drawn if asked for, and Ended once."""
 
     def __init__(
         self, guest: Guest, spec: RequestSpec, streaming: bool, deliver: Callable[[Delivery], None]
@@ -95,6 +104,10 @@ class Request:
     def text(self, piece: bytes) -> None:
         if piece and not self.ended:
             self._deliver(piece)
+
+    def drawn(self, tokens: tuple[tuple[int, float], ...]) -> None:
+        if tokens and not self.ended:
+            self._deliver(Drawn(tokens))
 
     def end(self, ended: Ended) -> None:
         if not self.ended:
@@ -291,6 +304,7 @@ class Engine:
         if request is None:
             return
         if event.kind == lib.SHIM_OUTPUT:
+            request.drawn(self._take_drawn(request))
             request.text(self._take_text(request))
         elif event.kind == lib.SHIM_DONE:
             self._end(request, self._outcome(request))
@@ -301,6 +315,7 @@ class Engine:
         """The guest's report of a finished request; its failure becomes an error."""
         out = ffi.new("shim_outcome *")
         err = new_error()
+        drawn = self._take_drawn(request)
         status = library().shim_get_outcome(request.guest.handle, request.handle, out, err)
         text = self._take_text(request)
         if status:
@@ -313,6 +328,7 @@ class Engine:
             tokens=tuple(ffi.unpack(out.tokens, out.token_count)) if out.token_count else (),
             text=text,
             prompt_tokens=out.prompt_tokens,
+            drawn=drawn,
             first_seconds=out.first_ns / 1e9,
             total_seconds=out.total_ns / 1e9,
             extra=bytes(ffi.buffer(out.extra, out.extra_size)) if out.extra_size else b"",
@@ -327,6 +343,15 @@ class Engine:
         buffer = ffi.new("char[]", size)
         lib.shim_take_text(guest.handle, request.handle, buffer, size)
         return bytes(ffi.buffer(buffer, size))
+
+    def _take_drawn(self, request: Request) -> tuple[tuple[int, float], ...]:
+        if not request.spec.logprobs:
+            return ()
+        lib, guest = library(), request.guest
+        count = lib.shim_take_drawn(guest.handle, request.handle, ffi.NULL, 0)
+        tokens = ffi.new("realm_token[]", count)
+        lib.shim_take_drawn(guest.handle, request.handle, tokens, count)
+        return tuple((int(token.id), float(token.logprob)) for token in tokens)
 
     def _end(self, request: Request, ended: Ended) -> None:
         guest = request.guest
@@ -438,6 +463,7 @@ def _marshal(spec: RequestSpec, model: int, streaming: bool) -> tuple[Any, list[
     request.max_tokens = spec.max_tokens
     request.mode = spec.mode
     request.streaming = streaming
+    request.keep_drawn = spec.logprobs
     request.prompt, request.prompt_size = keep[0], len(spec.prompt)
     request.stops, request.stops_size = keep[1], len(spec.stops)
     request.extra, request.extra_size = keep[2], len(spec.extra)

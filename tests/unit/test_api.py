@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import realm
 from realm import Realm, RealmError, ResourceLimits
@@ -431,3 +432,38 @@ def test_an_error_survives_pickling() -> None:
     problem = pickle.loads(pickle.dumps(realm._errors.error("busy", "one line")))
     assert isinstance(problem, realm.LimitError)
     assert (problem.code, problem.message, str(problem)) == ("busy", "one line", "one line [busy]")
+
+
+# ---- log probabilities ----
+
+
+def log_softmax(row):
+    shifted = row - row.max()
+    return shifted - numpy.log(numpy.exp(shifted).sum())
+
+
+@pytest.mark.parametrize("mode", ["granular", "whole", "layers"])
+def test_log_probabilities_are_those_of_the_unmodified_logits(mode: str) -> None:
+    prompt = "The capital of France is"
+    with Realm(cpu_features=["portable"]) as realm:
+        plain = realm.generate(prompt, max_tokens=6, temperature=0.7, seed=3, mode=mode)
+        result = realm.generate(prompt, max_tokens=6, temperature=0.7, seed=3, mode=mode, logprobs=True)
+        assert plain.logprobs is None
+        assert result.tokens == plain.tokens and result.logprobs is not None
+        before = realm.tokenize(prompt, add_special=True)
+        logits = realm.logits([*before, *result.tokens])
+    rows = logits[len(before) - 1 : -1].astype(numpy.float64)
+    expected = [log_softmax(row)[token] for row, token in zip(rows, result.tokens, strict=True)]
+    assert result.logprobs == pytest.approx(expected, abs=0.02)  # the cache of `logits` is f32, not f16
+
+
+def test_streams_tell_log_probabilities_as_they_come() -> None:
+    with (
+        Realm() as realm,
+        realm.stream("The capital of France is", max_tokens=8, temperature=0, logprobs=True) as stream,
+    ):
+        counts = [len(stream.drawn) for _ in stream]
+        assert counts[0] < counts[-1]
+        assert tuple(token for token, _ in stream.drawn)[: len(stream.result.tokens)] == stream.result.tokens
+        assert stream.result.logprobs is not None
+        assert all(value <= 0 for value in stream.result.logprobs)
