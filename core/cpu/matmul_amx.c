@@ -1,7 +1,7 @@
 /* matmul_amx.c: quantized weights times many rows of activations with AMX tiles of bf16 (Intel ISE reference, "AMX").
  *
- * A tile product is C (16, 16) f32 += A (16, 32) bf16 @ B (32, 16) bf16, B with pairs of rows interleaved. Weights are A: a row
- * of 32 outputs x PANEL_K weights is unpacked as it stands. Activations are B: `prepare` transposes them once per batch.
+ * A tile product is C (16, 16) f32 += A (16, 32) bf16 @ B (32, 16) bf16, B with pairs of rows interleaved. Weights are A: rows
+ * of PANEL_OUTPUTS x PANEL_K weights are unpacked as they stand. Activations are B: `prepare` transposes them once per batch.
  * So C holds outputs x rows and is transposed on its way out. Both factors are rounded to bf16, which is closer than int8
  * activations are; sums are float. Batches below MIN_ROWS use the int8 kernels of matmul_avx512.c, which read less. */
 #include "avx512_quants.h"

@@ -1,4 +1,5 @@
 // Frames over standard input and output: a length (u32), a JSON header whose `sizes` name the byte arrays behind it, then those.
+// A runner whose requests name their arrays otherwise reads them with `reader`.
 
 export async function* frames(stream) {
   const read = reader(stream);
@@ -19,7 +20,8 @@ export function answer(header, arrays) {
   process.stdout.write(Buffer.concat([prefix, text, ...arrays]));
 }
 
-function reader(stream) {
+/** A function that gives the next `size` bytes, or undefined at the stream's end. */
+export function reader(stream) {
   const chunks = stream[Symbol.asyncIterator]();
   let pending = Buffer.alloc(0);
   return async (size) => {

@@ -5,6 +5,7 @@
 
 import { openDevice } from '../../js/src/webgpu/device.ts';
 import { Kernels } from '../../js/src/webgpu/kernels.ts';
+import { answer, reader } from './frames.mjs';
 
 const GUARD = 256; // also the alignment of bindings
 const MARK = 0xff; // as f32: NaN, so that what stays unwritten shows
@@ -134,30 +135,6 @@ async function* frames(stream) {
     for (const { size, given } of header.arrays) arrays.push(given ? new Uint8Array(await read(size)) : undefined);
     yield { header, arrays };
   }
-}
-
-function reader(stream) {
-  const chunks = stream[Symbol.asyncIterator]();
-  let pending = Buffer.alloc(0);
-  return async (size) => {
-    const parts = [pending];
-    for (let have = pending.length; have < size; ) {
-      const { value, done } = await chunks.next();
-      if (done) return undefined;
-      parts.push(value);
-      have += value.length;
-    }
-    const all = Buffer.concat(parts);
-    pending = all.subarray(size);
-    return all.subarray(0, size);
-  };
-}
-
-function answer(header, arrays) {
-  const text = Buffer.from(JSON.stringify({ ...header, sizes: arrays.map((a) => a.length) }));
-  const prefix = Buffer.alloc(4);
-  prefix.writeUInt32LE(text.length);
-  process.stdout.write(Buffer.concat([prefix, text, ...arrays]));
 }
 
 await main();
