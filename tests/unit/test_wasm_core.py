@@ -86,7 +86,7 @@ def test_size(module: Path) -> None:
 
 @pytest.mark.parametrize("module", [m for m in MODULES if "threads" in m.stem], ids=lambda path: path.stem)
 def test_one_function_waits(module: Path) -> None:
-    """Locals of a function that waits may be lost in Node 20 (futex_wait in platform_wasm.c): no other may inline it.
+    """Locals of a function that waits may be lost in Node 20 (see platform_wasm.c): nobody inlines it.
 
     The second place is the linker's own, where threads wait for the memory to be filled.
     """
