@@ -12,12 +12,10 @@ Times are meaningful only while nothing else runs.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import statistics
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from playwright.sync_api import BrowserContext, Playwright, sync_playwright
 
 from realm_build import browser, node
 from realm_build.site import Site
+from tests.web.memory import Memory
 
 PAGE = """<!doctype html><title>Benchmark</title><script type="module">
 import * as sdk from './realm/realm.mjs';
@@ -121,45 +120,6 @@ def measure(
     result["peakMiB"] = round(memory.peak_mib)
     page.close()
     return result
-
-
-class Memory:
-    """Samples the proportional set size of a process and its descendants: `peak_mib` above the beginning."""
-
-    def __init__(self, root: int) -> None:
-        self.root = root
-        self.peak_mib = 0.0
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self.sample)
-
-    def __enter__(self) -> Memory:
-        self.before_mib = self.held_mib()
-        self.thread.start()
-        return self
-
-    def __exit__(self, *problem: object) -> None:
-        self.ended.set()
-        self.thread.join()
-
-    def sample(self) -> None:
-        while not self.ended.wait(0.25):
-            self.peak_mib = max(self.peak_mib, self.held_mib() - self.before_mib)
-
-    def held_mib(self) -> float:
-        kib = 0
-        for process in self.descendants():
-            with contextlib.suppress(OSError):  # it ended meanwhile
-                rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
-                kib += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
-        return kib / 1024
-
-    def descendants(self) -> list[int]:
-        found = [self.root]
-        for process in found:
-            with contextlib.suppress(OSError):
-                for children in Path(f"/proc/{process}/task").glob("*/children"):
-                    found += [int(child) for child in children.read_text().split()]
-        return found
 
 
 def compare(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:

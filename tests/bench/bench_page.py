@@ -2,11 +2,11 @@
 
     python tests/bench/bench_page.py [--threads 1] [--backend WebAssembly] MODEL
 
-Prints the page's longest tasks while the file loads, while a long prompt is read, stopped and answered (both what
-PerformanceObserver reports, which counts other programs' use of the processor too, and the thread's own time), how
-long a stop click takes to end a running prefill, and memory: what all processes of Chromium hold together at
-most above what they held before (proportional set size), beside what the engine says it holds.
-Times are meaningful only while nothing else runs.
+Prints the page's longest tasks while the file loads and while a long prompt is read, stopped and answered:
+what PerformanceObserver reports, which counts other programs' use of the processor too, and the thread's own
+time. Then how long a stop click takes to end a running prefill, and what all processes of Chromium hold
+together at most above what they held before, beside what the engine says it holds. Times are meaningful only
+while nothing else runs.
 """
 
 from __future__ import annotations
@@ -22,20 +22,14 @@ from playwright.sync_api import CDPSession, Page, expect, sync_playwright
 
 from realm_build import web
 from realm_build.site import Site
-from tests.bench.bench_browser import Memory, chromium
+from tests.bench.bench_browser import chromium
 from tests.web.demo_page import DemoPage
 from tests.web.main_thread import MainThread
+from tests.web.memory import Memory
 
 OBSERVE = """globalThis.longTasks = [];
 new PerformanceObserver((list) => longTasks.push(...list.getEntries().map(({ duration }) => duration)))
   .observe({ type: 'longtask', buffered: true });"""
-STOP = """() => new Promise((resolve) => {
-  const began = performance.now();
-  const message = [...document.querySelectorAll('.message.assistant')].at(-1);
-  const observer = new MutationObserver(() => resolve(performance.now() - began));
-  observer.observe(message, { attributes: true }); // aria-busy goes
-  document.querySelector('#stop').click();
-})"""
 LONG_PROMPT = "aa bb cc " * 60
 PREFILL_SECONDS = (0.3, 1.0, 1.7)  # of a prefill before its stop
 STEADY_SECONDS = 1.0
@@ -63,7 +57,7 @@ def stops(demo: DemoPage) -> list[float]:
         demo.begin(LONG_PROMPT)
         demo.page.wait_for_timeout(seconds * 1000)
         assert not demo.page.locator(".message.assistant .text").last.inner_text(), "it answers already"
-        took.append(round(demo.page.evaluate(STOP), 1))
+        took.append(round(demo.stop(), 1))
     return took
 
 

@@ -8,6 +8,13 @@ from playwright.sync_api import Page, expect
 
 FRANCE = "What is the capital of France?"
 READY_MS = 30_000  # a software WebGPU adapter on a loaded machine
+STOP = """() => new Promise((resolve) => {
+    const began = performance.now();
+    const message = [...document.querySelectorAll('.message.assistant')].at(-1);
+    const observer = new MutationObserver(() => resolve(performance.now() - began));
+    observer.observe(message, { attributes: true }); // aria-busy goes
+    document.querySelector('#stop').click();
+})"""
 
 
 class DemoPage:
@@ -40,6 +47,11 @@ class DemoPage:
         newest = self.page.locator(".message.assistant").last
         expect(newest).not_to_have_attribute("aria-busy", "true", timeout=READY_MS)
         return newest.locator(".text").inner_text()
+
+    def stop(self) -> float:
+        """Milliseconds from a click on Stop to the answer's end."""
+        took: float = self.page.evaluate(STOP)
+        return took
 
     def compute_with(self, backend: str, threads: int | None = None) -> str:
         if threads is not None:

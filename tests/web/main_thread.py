@@ -10,7 +10,6 @@ from typing import Any
 
 from playwright.sync_api import Page
 
-
 MARK = "the page of this test"
 
 
