@@ -1,8 +1,9 @@
-/* base.c: error records and hashing. */
+/* base.c: error records, memory that is wiped, hashing. */
 #include "base.h"
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 realm_status base_fail(realm_error *err, realm_status code, const char *format, ...) {
     if (err == NULL || err->code != REALM_OK) return code;
@@ -30,6 +31,28 @@ uint32_t realm_abi_version(void) { return REALM_ABI_VERSION; }
 const char *realm_status_name(realm_status status) {
     static const char *const names[] = REALM_STATUS_NAMES;
     return (unsigned)status < REALM_STATUS_COUNT ? names[status] : "unknown";
+}
+
+void base_wipe(void *p, size_t bytes) {
+    if (p == NULL) return;
+    memset(p, 0, bytes);
+#if defined(__GNUC__)
+    __asm__ volatile("" : : "r"(p) : "memory"); /* somebody may still read it: the stores stay */
+#endif
+}
+
+void base_free_wiped(void *p, size_t bytes) {
+    base_wipe(p, bytes);
+    free(p);
+}
+
+void *base_grow_wiped(void *p, size_t old_bytes, size_t bytes) {
+    char *bigger = malloc(bytes);
+    if (bigger == NULL) return NULL;
+    if (old_bytes > 0) memcpy(bigger, p, old_bytes);
+    memset(bigger + old_bytes, 0, bytes - old_bytes);
+    base_free_wiped(p, old_bytes);
+    return bigger;
 }
 
 uint64_t base_hash(const void *data, size_t size, uint64_t seed) {

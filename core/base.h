@@ -37,6 +37,12 @@ static inline uint32_t base_u32(const void *p) { uint32_t v; memcpy(&v, p, sizeo
 static inline uint64_t base_u64(const void *p) { uint64_t v; memcpy(&v, p, sizeof v); return v; }
 static inline float base_f32(const void *p) { float v; memcpy(&v, p, sizeof v); return v; }
 
+/* Memory that held a tenant's data: overwritten, which no optimizer leaves out; overwritten and freed; moved to a larger block
+ * (NULL when out of memory, the old one kept), the old one overwritten and the rest zeroed. */
+void base_wipe(void *p, size_t bytes);
+void base_free_wiped(void *p, size_t bytes);
+void *base_grow_wiped(void *p, size_t old_bytes, size_t bytes);
+
 /* 64-bit mix for hash tables; seeded so that hostile keys cannot choose their buckets. */
 uint64_t base_hash(const void *data, size_t size, uint64_t seed);
 

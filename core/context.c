@@ -29,11 +29,11 @@ void ticket_progress(ticket *t) {
 void ticket_free(ticket *t) {
     tensor_product_abandon(t->job);
     tensor_release(t->result);
-    free((void *)t->params.bias_ids);
-    free((void *)t->params.bias_values);
-    free(t->tokens);
-    free(t->scores);
-    free(t);
+    base_free_wiped((void *)t->params.bias_ids, t->params.bias_count * sizeof *t->params.bias_ids);
+    base_free_wiped((void *)t->params.bias_values, t->params.bias_count * sizeof *t->params.bias_values);
+    base_free_wiped(t->tokens, t->max_tokens * sizeof *t->tokens);
+    base_free_wiped(t->scores, t->scored * sizeof *t->scores);
+    base_free_wiped(t, sizeof *t);
 }
 
 /* Stops the ticket's work; what a running step still uses stays until the step ends. */
@@ -66,10 +66,17 @@ realm_status realm_context_create(realm_runtime *rt, uint64_t tag, uint64_t tena
     *ctx = (realm_context){.rt = rt, .tag = tag, .tenant = tenant};
     if (limits != NULL) ctx->limits = *limits;
     platform_lock(rt->lock);
-    ctx->next = rt->contexts;
-    if (rt->contexts != NULL) rt->contexts->prev = ctx;
-    rt->contexts = ctx;
+    ctx->owner = kv_owner_get(&rt->kv, tenant);
+    if (ctx->owner != NULL) {
+        ctx->next = rt->contexts;
+        if (rt->contexts != NULL) rt->contexts->prev = ctx;
+        rt->contexts = ctx;
+    }
     platform_unlock(rt->lock);
+    if (ctx->owner == NULL) {
+        free(ctx);
+        return base_fail_memory(err, "the tenant's record", sizeof(kv_owner));
+    }
     *out = ctx;
     return REALM_OK;
 }
@@ -100,6 +107,7 @@ void realm_context_destroy(realm_context *ctx) {
         if (s != NULL) session_destroy(s);
     }
     for (uint32_t slot = 0; slot < ctx->tensors.capacity; slot++) tensor_release(handle_at(&ctx->tensors, slot));
+    kv_owner_put(&ctx->rt->kv, ctx->owner);
     platform_unlock(ctx->rt->lock);
     handle_table_free(&ctx->tickets);
     handle_table_free(&ctx->sessions);
@@ -349,7 +357,8 @@ static realm_status check_slice(session *s, const submission *sub, realm_error *
 static realm_status reserve_hidden(session *s, uint32_t rows, realm_error *err) {
     uint64_t bytes = (uint64_t)rows * s->engine->plan->embedding_length * sizeof(float);
     if (rows <= s->hidden_rows) return REALM_OK;
-    float *bigger = bytes <= SIZE_MAX ? realloc(s->hidden, (size_t)bytes) : NULL;
+    size_t old = s->hidden_rows * s->engine->plan->embedding_length * sizeof(float);
+    float *bigger = bytes <= SIZE_MAX ? base_grow_wiped(s->hidden, old, (size_t)bytes) : NULL;
     if (bigger == NULL) return base_fail_memory(err, "the residual stream", bytes);
     s->hidden = bigger;
     s->hidden_rows = rows;

@@ -67,6 +67,7 @@ realm_status engine_create(realm_runtime *rt, const plan *p, const tokenizer *to
 }
 
 void engine_drop_pages(engine *e) {
+    prefix_drop_all(e);
     for (uint32_t type = 0; type < 2; type++) {
         kv_destroy(e->kv[type]);
         e->kv[type] = NULL;
@@ -78,7 +79,7 @@ void engine_destroy(engine *e) {
     executor_destroy(e->executor);
     external_destroy(e->external);
     engine_drop_pages(e);
-    free(e->batch.tokens);
+    base_free_wiped(e->batch.tokens, e->max_rows * sizeof *e->batch.tokens);
     free(e->batch.positions);
     free(e->batch.out_rows);
     free(e->batch.segments);
@@ -114,21 +115,25 @@ session *session_create(engine *e, realm_context *ctx, const realm_session_optio
     session *s = calloc(1, sizeof *s);
     if (s == NULL) return NULL;
     uint32_t kv_type = options == NULL ? default_kv_type : options->kv_type;
-    *s = (session){.engine = e, .ctx = ctx, .kv = e->kv[kv_type == REALM_KV_F32], .no_prefix = options != NULL && options->no_prefix};
+    *s = (session){.engine = e, .ctx = ctx, .owner = ctx->owner, .kv = e->kv[kv_type == REALM_KV_F32],
+                   .no_prefix = (options != NULL && options->no_prefix) || ctx->tenant == KV_PUBLIC};
+    s->owner->users++;
     return s;
 }
 
 static void release_pages(session *s, uint32_t keep) {
-    while (s->page_count > keep) kv_release(s->kv, s->pages[--s->page_count]);
+    while (s->page_count > keep) kv_release(s->pages[--s->page_count]);
     if (s->registered > keep) s->registered = keep;
 }
 
 static void session_free(session *s) {
+    size_t embedding = s->engine->plan->embedding_length;
     release_pages(s, 0);
     free(s->pages);
-    free(s->tokens);
-    free(s->logits);
-    free(s->hidden);
+    base_free_wiped(s->tokens, s->token_capacity * sizeof *s->tokens);
+    base_free_wiped(s->logits, s->logits == NULL ? 0 : s->engine->plan->vocab_size * sizeof *s->logits);
+    base_free_wiped(s->hidden, s->hidden_rows * embedding * sizeof *s->hidden);
+    kv_owner_put(&s->engine->rt->kv, s->owner);
     free(s);
 }
 
@@ -158,7 +163,7 @@ realm_status session_rewind(session *s, uint32_t position, realm_error *err) {
     if (position == s->done && s->slice_next == 0) return REALM_OK;
     uint32_t inside = position % CPU_KV_PAGE, pages = (position + CPU_KV_PAGE - 1) / CPU_KV_PAGE;
     if (inside != 0) { /* the page will be written again: nobody else may see it */
-        kv_page *page = kv_make_private(s->kv, s->pages[pages - 1]);
+        kv_page *page = kv_make_private(s->kv, s->pages[pages - 1], s->owner);
         if (page == NULL) return base_fail(err, REALM_E_LIMIT_EXCEEDED, "the KV budget is used up: close sessions or raise kv_bytes");
         s->pages[pages - 1] = page;
         if (s->registered >= pages) s->registered = pages - 1;
@@ -171,14 +176,15 @@ realm_status session_rewind(session *s, uint32_t position, realm_error *err) {
     return REALM_OK;
 }
 
-/* Pages another session of this tenant has already computed for the tokens that come next. One token is always left to
- * compute, because its logits are wanted. */
+/* Pages that were published, or that another session of this tenant has already computed, for the tokens that come next. One
+ * token is always left to compute, because its logits are wanted. */
 static void reuse_prefix(session *s) {
     if (s->no_prefix || s->done % CPU_KV_PAGE != 0 || s->registered * CPU_KV_PAGE != s->done) return;
     release_pages(s, s->done / CPU_KV_PAGE); /* pages a cancelled step had begun */
     while (s->submitted - s->done > CPU_KV_PAGE && s->page_count < s->page_capacity) {
         const kv_page *parent = s->page_count == 0 ? NULL : s->pages[s->page_count - 1];
-        kv_page *page = kv_find(s->kv, parent, s->ctx->tenant, s->tokens + s->done);
+        kv_page *page = kv_find(s->kv, parent, KV_PUBLIC, s->tokens + s->done);
+        if (page == NULL) page = kv_find(s->kv, parent, s->ctx->tenant, s->tokens + s->done);
         if (page == NULL) return;
         s->pages[s->page_count++] = page;
         s->registered = s->page_count;
@@ -190,7 +196,7 @@ static void reuse_prefix(session *s) {
 static bool reserve_tokens(session *s, uint32_t total) {
     if (total > s->token_capacity) {
         uint32_t wanted = total < 64 ? 64 : total + total / 2;
-        uint32_t *bigger = realloc(s->tokens, wanted * sizeof *bigger);
+        uint32_t *bigger = base_grow_wiped(s->tokens, s->token_capacity * sizeof *bigger, wanted * sizeof *bigger);
         if (bigger == NULL) return false;
         s->tokens = bigger;
         s->token_capacity = wanted;
@@ -209,7 +215,7 @@ static bool reserve_tokens(session *s, uint32_t total) {
 realm_status session_submit(session *s, ticket *t, const uint32_t *tokens, uint32_t count, realm_error *err) {
     uint32_t vocab = s->engine->plan->vocab_size;
     if (!reserve_tokens(s, s->submitted + count)) return base_fail_memory(err, "the session's tokens", count);
-    if (s->logits == NULL && (s->logits = malloc(vocab * sizeof(float))) == NULL) {
+    if (s->logits == NULL && (s->logits = calloc(vocab, sizeof(float))) == NULL) {
         return base_fail_memory(err, "the session's logits", vocab * sizeof(float));
     }
     if (count > 0) memcpy(s->tokens + s->submitted, tokens, count * sizeof *tokens);
@@ -230,22 +236,16 @@ static uint32_t pending_rows(const session *s) { return s->submitted - s->done -
 
 static bool wants_all_logits(const session *s) { return s->active->kind == TICKET_SCORE || s->active->kind == TICKET_LOGITS; }
 
-/* A page for the session; where the budget is used up, idle pages of other models and of the other element type give way. */
-static kv_page *acquire_page(session *s) {
-    kv_page *page = kv_acquire(s->kv);
-    for (engine *e = s->engine->rt->engines; page == NULL && e != NULL; e = e->next) {
-        for (uint32_t type = 0; type < 2; type++) {
-            if (e->kv[type] != s->kv) kv_trim(e->kv[type], kv_page_bytes(s->kv));
-        }
-        page = kv_acquire(s->kv);
-    }
-    return page;
+/* Pages the session's tenant may hold before its cached ones give way, so that its cache never exceeds its limit. */
+static uint64_t most_pages(const session *s) {
+    uint64_t positions = s->ctx->limits.kv_tokens;
+    return positions / CPU_KV_PAGE + (positions % CPU_KV_PAGE != 0);
 }
 
 static bool acquire_pages(session *s, uint32_t positions) {
     uint32_t pages = (positions + CPU_KV_PAGE - 1) / CPU_KV_PAGE;
     while (s->page_count < pages) {
-        kv_page *page = acquire_page(s);
+        kv_page *page = kv_acquire(s->kv, s->owner, most_pages(s));
         if (page == NULL) return false;
         s->pages[s->page_count++] = page;
     }
@@ -586,8 +586,9 @@ void engine_lose_pages(engine *e, realm_status code, const char *message) {
             if (s != NULL && s->engine == e) lose_session(s, code, message);
         }
     }
+    prefix_drop_all(e);
     for (uint32_t type = 0; type < 2; type++) {
-        kv_trim(e->kv[type], UINT64_MAX);
+        kv_forget(e->kv[type]);
         kv_forget_page_ops(e->kv[type]);
     }
 }

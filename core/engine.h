@@ -65,6 +65,7 @@ struct ticket {
 struct session {
     engine *engine;
     realm_context *ctx;      /* NULL: closed while a step still used it */
+    kv_owner *owner;
     uint32_t handle;
     kv_cache *kv;
     kv_page **pages;
@@ -110,8 +111,17 @@ typedef struct external_batch {
     uint32_t op_capacity;
     float *logits;           /* (logits_rows, vocab_size) */
     uint32_t logits_rows;
+    size_t logits_bytes;
     uint64_t taken_ns;
 } external_batch;
+
+/* A published prefix: pages of one element type that every tenant's sessions find. */
+typedef struct public_prefix {
+    uint32_t id, page_count;
+    kv_cache *kv;
+    kv_page **pages;         /* (page_count,) */
+    struct public_prefix *next;
+} public_prefix;
 
 struct engine {
     realm_runtime *rt;
@@ -123,6 +133,8 @@ struct engine {
     external_batch *external; /* NULL with the others */
     kv_cache *kv[2];         /* by REALM_KV_... */
     session *first, *last;   /* runnable sessions */
+    public_prefix *prefixes;
+    uint32_t prefix_serial;
     uint32_t max_rows;
     batch batch;
     step_part *parts;        /* (batch.n_segments,) */
@@ -155,6 +167,9 @@ void engine_lose_pages(engine *e, realm_status code, const char *message);
 /* external.c: the arrays an external executor reads, of a batch the engine has just chosen. */
 realm_status external_create(engine *e, realm_error *err);
 void external_destroy(external_batch *x);
+
+/* prefix.c, with the lock held: every published prefix of the engine is gone; its pages' contents may be, too. */
+void prefix_drop_all(engine *e);
 
 /* Sessions, with the lock held. */
 session *session_create(engine *e, realm_context *ctx, const realm_session_options *options, uint32_t default_kv_type);
@@ -212,6 +227,7 @@ struct realm_context {
     realm_runtime *rt;
     realm_context *next, *prev;
     uint64_t tag, tenant;
+    kv_owner *owner;         /* the tenant's KV memory */
     realm_limits limits;
     handle_table models, sessions, tickets, tensors;
     uint32_t open_tickets;

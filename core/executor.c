@@ -91,7 +91,10 @@ void executor_destroy(executor *x) {
         if (x->slots[s] != NULL) platform_free_pages(x->slots[s], x->slot_bytes[s]);
     }
     if (x->prepared != NULL) platform_free_pages(x->prepared, x->prepared_bytes);
-    if (x->scratch != NULL) platform_free_aligned(x->scratch);
+    if (x->scratch != NULL) {
+        base_wipe(x->scratch, x->scratch_floats * pool_threads(x->pool) * sizeof(float));
+        platform_free_aligned(x->scratch);
+    }
     free(x->cos_sin);
     free((void *)x->pages);
     free(x->blocks);

@@ -59,8 +59,24 @@ void external_destroy(external_batch *x) {
     free(x->segments);
     free(x->pages);
     free(x->page_ops);
-    free(x->logits);
+    base_free_wiped(x->logits, x->logits_bytes);
     free(x);
+}
+
+/* Room for the logits, zeroed: an executor that forgets a row must not answer with those of an earlier batch. */
+static bool reserve_logits(external_batch *x, uint32_t rows, uint32_t vocab_size) {
+    size_t row_bytes = vocab_size * sizeof *x->logits;
+    if (rows > x->logits_rows) {
+        base_free_wiped(x->logits, x->logits_bytes);
+        x->logits_rows = 0;
+        x->logits_bytes = 0;
+        x->logits = malloc(rows * row_bytes);
+        if (x->logits == NULL) return false;
+        x->logits_rows = rows;
+        x->logits_bytes = rows * row_bytes;
+    }
+    if (rows > 0) memset(x->logits, 0, rows * row_bytes);
+    return true;
 }
 
 /* Room for `count` elements; what was there need not survive. */
@@ -76,14 +92,12 @@ static uint32_t page_count(const batch_segment *s) { return (s->pos0 + s->n_rows
 
 static bool reserve_arrays(engine *e, const realm_batch *b) {
     external_batch *x = e->external;
-    void *pages = x->pages, *ops = x->page_ops, *logits = x->logits;
+    void *pages = x->pages, *ops = x->page_ops;
     bool fits = reserve(&pages, &x->page_capacity, b->n_pages, sizeof *x->pages);
     fits = reserve(&ops, &x->op_capacity, b->n_page_ops, sizeof *x->page_ops) && fits;
-    fits = reserve(&logits, &x->logits_rows, b->n_out, e->plan->vocab_size * sizeof *x->logits) && fits;
     x->pages = pages;
     x->page_ops = ops;
-    x->logits = logits;
-    return fits;
+    return reserve_logits(x, b->n_out, e->plan->vocab_size) && fits;
 }
 
 static uint64_t address(const void *p) { return (uint64_t)(uintptr_t)p; }

@@ -1,4 +1,4 @@
-/* kv.c: see kv.h. Registered pages hang in a hash table; those without users also in an LRU list, whose oldest are evicted. */
+/* kv.c: see kv.h. Registered pages hang in a hash table; those without users also in their owner's list, whose oldest are evicted. */
 #include "kv.h"
 
 #include <stdlib.h>
@@ -10,11 +10,11 @@ enum { BUCKETS = 4096 };
 
 struct kv_cache {
     kv_budget *budget;
+    kv_cache *next;          /* of the budget */
     uint64_t page_bytes, next_serial, hash_seed;
     size_t part_bytes;
     uint32_t kv_type;
     kv_page *free_pages;     /* linked by next; their data is still allocated */
-    kv_page *oldest, *newest; /* LRU of registered pages without users */
     kv_page *buckets[BUCKETS];
     bool external;
     uint32_t pool_pages;     /* numbers below were given out at some time: their contents must be wiped */
@@ -35,6 +35,8 @@ kv_cache *kv_create(kv_budget *budget, uint32_t kv_type, uint32_t layers, uint32
     kv->page_bytes = (uint64_t)layers * 2 * kv->part_bytes;
     kv->next_serial = 1;
     kv->hash_seed = platform_now_ns(); /* only spreads buckets: equality is checked token by token */
+    kv->next = budget->caches;
+    budget->caches = kv;
     return kv;
 }
 
@@ -89,27 +91,118 @@ const realm_page_op *kv_page_ops(const kv_cache *kv, uint32_t *count) {
 
 void kv_forget_page_ops(kv_cache *kv) { kv->op_count = 0; }
 
+/* ---- owners: whose a page is, and which of its pages may be evicted -------------------------------------------------------- */
+
+static kv_owner **owner_link(kv_budget *budget, uint64_t tenant) {
+    kv_owner **link = &budget->owners[base_hash(&tenant, sizeof tenant, 0) % KV_OWNER_BUCKETS];
+    while (*link != NULL && (*link)->tenant != tenant) link = &(*link)->next;
+    return link;
+}
+
+kv_owner *kv_owner_get(kv_budget *budget, uint64_t tenant) {
+    kv_owner **link = owner_link(budget, tenant);
+    if (*link == NULL) {
+        if ((*link = calloc(1, sizeof **link)) == NULL) return NULL;
+        (*link)->tenant = tenant;
+    }
+    (*link)->users++;
+    return *link;
+}
+
+void kv_owner_put(kv_budget *budget, kv_owner *owner) {
+    if (--owner->users > 0) return;
+    *owner_link(budget, owner->tenant) = owner->next;
+    free(owner);
+}
+
+static void own(kv_page *page, kv_owner *owner) {
+    owner->users++;
+    owner->pages++;
+    owner->bytes += page->kv->page_bytes;
+    page->owner = owner;
+}
+
+static void disown(kv_page *page) {
+    kv_owner *owner = page->owner;
+    if (owner == NULL) return;
+    owner->pages--;
+    owner->bytes -= page->kv->page_bytes;
+    page->owner = NULL;
+    kv_owner_put(page->kv->budget, owner);
+}
+
+/* The owner joins and leaves the list of those with cached pages. */
+static void begin_caching(kv_budget *budget, kv_owner *owner) {
+    owner->before = NULL;
+    owner->after = budget->caching;
+    if (owner->after != NULL) owner->after->before = owner;
+    budget->caching = owner;
+}
+
+static void end_caching(kv_budget *budget, kv_owner *owner) {
+    if (owner->before != NULL) owner->before->after = owner->after; else budget->caching = owner->after;
+    if (owner->after != NULL) owner->after->before = owner->before;
+    owner->before = owner->after = NULL;
+}
+
+static void cache_remove(kv_page *page) {
+    kv_owner *owner = page->owner;
+    if (page->older != NULL) page->older->newer = page->newer; else owner->oldest = page->newer;
+    if (page->newer != NULL) page->newer->older = page->older; else owner->newest = page->older;
+    page->older = page->newer = NULL;
+    if (owner->oldest == NULL) end_caching(page->kv->budget, owner);
+}
+
+static void cache_append(kv_page *page) {
+    kv_owner *owner = page->owner;
+    if (owner->oldest == NULL) begin_caching(page->kv->budget, owner);
+    page->older = owner->newest;
+    page->newer = NULL;
+    if (owner->newest != NULL) owner->newest->newer = page; else owner->oldest = page;
+    owner->newest = page;
+}
+
+/* The cached page that gives way when memory is short: the oldest of the owner that holds most. */
+static kv_page *cached_victim(const kv_budget *budget) {
+    const kv_owner *most = budget->caching;
+    for (const kv_owner *owner = most; owner != NULL; owner = owner->after) {
+        if (owner->bytes >= most->bytes) most = owner; /* of equal ones the last: it began to cache before the others */
+    }
+    return most == NULL ? NULL : most->oldest;
+}
+
 /* ---- life ----------------------------------------------------------------------------------------------------------- */
 
-static void free_page(kv_cache *kv, kv_page *page) {
+static void free_page(kv_page *page) {
+    kv_cache *kv = page->kv;
+    disown(page);
     if (kv->external) give_number_back(kv, page->number);
     else platform_free_pages(page->data, kv->page_bytes);
     kv->budget->used -= kv->page_bytes;
-    free(page);
+    base_free_wiped(page, sizeof *page);
 }
 
-static void free_chain(kv_cache *kv, kv_page *page) {
+static void free_chain(kv_page *page) {
     while (page != NULL) {
         kv_page *next = page->next;
-        free_page(kv, page);
+        if (page->owner != NULL && page->users == 0) cache_remove(page);
+        free_page(page);
         page = next;
     }
 }
 
+static void free_unused(kv_cache *kv) {
+    free_chain(kv->free_pages);
+    kv->free_pages = NULL;
+}
+
 void kv_destroy(kv_cache *kv) {
     if (kv == NULL) return;
-    for (uint32_t i = 0; i < BUCKETS; i++) free_chain(kv, kv->buckets[i]);
-    free_chain(kv, kv->free_pages);
+    kv_cache **link = &kv->budget->caches;
+    while (*link != kv) link = &(*link)->next;
+    *link = kv->next;
+    for (uint32_t i = 0; i < BUCKETS; i++) free_chain(kv->buckets[i]);
+    free_unused(kv);
     free(kv->taken);
     free(kv->ops);
     free(kv);
@@ -127,25 +220,13 @@ static kv_page **bucket_of(kv_cache *kv, uint64_t parent, uint64_t tenant, const
     return &kv->buckets[hash % BUCKETS];
 }
 
-static void lru_remove(kv_cache *kv, kv_page *page) {
-    if (page->older != NULL) page->older->newer = page->newer; else kv->oldest = page->newer;
-    if (page->newer != NULL) page->newer->older = page->older; else kv->newest = page->older;
-    page->older = page->newer = NULL;
-}
-
-static void lru_append(kv_cache *kv, kv_page *page) {
-    page->older = kv->newest;
-    page->newer = NULL;
-    if (kv->newest != NULL) kv->newest->newer = page; else kv->oldest = page;
-    kv->newest = page;
-}
-
 static void unregister(kv_cache *kv, kv_page *page) {
     kv_page **link = bucket_of(kv, page->parent, page->tenant, page->tokens);
     while (*link != page) link = &(*link)->next;
     *link = page->next;
     page->next = NULL;
     page->serial = 0;
+    base_wipe(page->tokens, sizeof page->tokens);
 }
 
 void kv_register(kv_cache *kv, kv_page *page, const kv_page *parent, uint64_t tenant, const uint32_t *tokens) {
@@ -170,7 +251,7 @@ kv_page *kv_find(kv_cache *kv, const kv_page *parent, uint64_t tenant, const uin
     for (kv_page *page = *bucket_of(kv, parent_serial, tenant, tokens); page != NULL; page = page->next) {
         bool same = page->parent == parent_serial && page->tenant == tenant;
         if (!same || memcmp(page->tokens, tokens, sizeof page->tokens) != 0) continue;
-        if (page->users++ == 0) lru_remove(kv, page);
+        if (page->users++ == 0) cache_remove(page);
         return page;
     }
     return NULL;
@@ -195,6 +276,7 @@ static kv_page *allocate_page(kv_cache *kv, bool *fresh) {
     if (kv->budget->limit - kv->budget->used < kv->page_bytes) return NULL;
     kv_page *page = calloc(1, sizeof *page);
     if (page == NULL) return NULL;
+    page->kv = kv;
     if (!allocate_contents(kv, page, fresh)) {
         free(page);
         return NULL;
@@ -203,79 +285,111 @@ static kv_page *allocate_page(kv_cache *kv, bool *fresh) {
     return page;
 }
 
-static void put_aside(kv_cache *kv, kv_page *page) {
-    page->next = kv->free_pages;
-    kv->free_pages = page;
+static void put_aside(kv_page *page) {
+    disown(page);
+    page->next = page->kv->free_pages;
+    page->kv->free_pages = page;
+}
+
+/* A cached page becomes a free one of its cache. */
+static void evict(kv_page *page) {
+    cache_remove(page);
+    unregister(page->kv, page);
+    put_aside(page);
+}
+
+/* Memory for one more page: what other caches have lying about, then a cached page. False when there is neither. */
+static bool make_room(kv_cache *kv) {
+    uint64_t used = kv->budget->used;
+    for (kv_cache *other = kv->budget->caches; other != NULL; other = other->next) {
+        if (other != kv) free_unused(other);
+    }
+    if (kv->budget->used < used) return true;
+    kv_page *victim = cached_victim(kv->budget);
+    if (victim != NULL) evict(victim);
+    return victim != NULL;
 }
 
 /* A page with one user and unknown contents, or with none (*fresh). */
-static kv_page *take_page(kv_cache *kv, bool *fresh) {
-    kv_page *page = kv->free_pages;
+static kv_page *take_page(kv_cache *kv, kv_owner *owner, bool *fresh) {
+    kv_page *page = NULL;
     *fresh = false;
-    if (page != NULL) {
-        kv->free_pages = page->next;
-    } else if ((page = allocate_page(kv, fresh)) == NULL) {
-        page = kv->oldest;
-        if (page == NULL) return NULL;
-        lru_remove(kv, page);
-        unregister(kv, page);
-    }
+    do {
+        page = kv->free_pages;
+        if (page != NULL) kv->free_pages = page->next;
+        else page = allocate_page(kv, fresh);
+    } while (page == NULL && make_room(kv));
+    if (page == NULL) return NULL;
     page->next = NULL;
     page->users = 1;
+    own(page, owner);
     return page;
 }
 
 /* Gives back a page that was just taken. */
-static kv_page *return_page(kv_cache *kv, kv_page *page) {
+static kv_page *return_page(kv_page *page) {
     page->users = 0;
-    put_aside(kv, page);
+    put_aside(page);
     return NULL;
 }
 
-kv_page *kv_acquire(kv_cache *kv) {
+kv_page *kv_acquire(kv_cache *kv, kv_owner *owner, uint64_t most) {
     bool fresh;
-    kv_page *page = take_page(kv, &fresh);
+    if (most != 0 && owner->pages >= most && owner->oldest != NULL) evict(owner->oldest);
+    kv_page *page = take_page(kv, owner, &fresh);
     if (page == NULL || fresh) return page;
     /* nothing of an earlier user, another tenant maybe, may be seen */
     if (!kv->external) memset(page->data, 0, (size_t)kv->page_bytes);
-    else if (!add_op(kv, REALM_NONE, page->number)) return return_page(kv, page);
+    else if (!add_op(kv, REALM_NONE, page->number)) return return_page(page);
     return page;
 }
 
-void kv_release(kv_cache *kv, kv_page *page) {
+void kv_release(kv_page *page) {
     if (--page->users > 0) return;
-    if (page->serial != 0) {
-        lru_append(kv, page);
-        return;
-    }
-    put_aside(kv, page);
+    if (page->serial != 0) cache_append(page);
+    else put_aside(page);
 }
 
-void kv_trim(kv_cache *kv, uint64_t bytes) {
-    for (uint64_t freed = 0; freed < bytes; freed += kv->page_bytes) {
-        kv_page *page = kv->free_pages;
-        if (page != NULL) {
-            kv->free_pages = page->next;
-        } else if ((page = kv->oldest) != NULL) {
-            lru_remove(kv, page);
-            unregister(kv, page);
-        } else {
-            return;
+void kv_forget(kv_cache *kv) {
+    for (uint32_t i = 0; i < BUCKETS; i++) {
+        for (kv_page *page = kv->buckets[i], *next; page != NULL; page = next) {
+            next = page->next;
+            if (page->users == 0) evict(page);
         }
-        free_page(kv, page);
     }
+    free_unused(kv);
 }
 
-kv_page *kv_make_private(kv_cache *kv, kv_page *page) {
+kv_page *kv_make_private(kv_cache *kv, kv_page *page, kv_owner *owner) {
     if (page->users == 1) {
         if (page->serial != 0) unregister(kv, page);
+        if (page->owner == NULL) own(page, owner); /* was published once */
         return page;
     }
     bool fresh;
-    kv_page *copy = take_page(kv, &fresh);
+    kv_page *copy = take_page(kv, owner, &fresh);
     if (copy == NULL) return NULL;
     if (!kv->external) memcpy(copy->data, page->data, (size_t)kv->page_bytes);
-    else if (!add_op(kv, page->number, copy->number)) return return_page(kv, copy);
-    kv_release(kv, page);
+    else if (!add_op(kv, page->number, copy->number)) return return_page(copy);
+    kv_release(page);
     return copy;
+}
+
+/* ---- published pages -------------------------------------------------------------------------------------------------- */
+
+kv_page *kv_publish(kv_cache *kv, kv_page *page, const kv_page *parent, const uint32_t *tokens) {
+    kv_page *found = kv_find(kv, parent, KV_PUBLIC, tokens);
+    if (found == NULL) {
+        kv_register(kv, page, parent, KV_PUBLIC, tokens);
+        disown(page);
+        page->users++;
+        found = page;
+    }
+    found->pins++;
+    return found;
+}
+
+void kv_unpublish(kv_cache *kv, kv_page *page) {
+    if (--page->pins == 0) unregister(kv, page);
+    kv_release(page);
 }

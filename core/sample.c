@@ -136,7 +136,7 @@ realm_status sample_check(const realm_sampling *params, uint32_t vocab_size, rea
 /* ---- scratch ---- */
 
 void sample_scratch_free(sample_scratch *scratch) {
-    free(scratch->memory);
+    base_free_wiped(scratch->memory, scratch->bytes);
     *scratch = (sample_scratch){0};
 }
 

@@ -100,7 +100,10 @@ tensor *tensor_share(tensor *t) {
 
 void tensor_release(tensor *t) {
     if (t == NULL || atomic_fetch_sub_explicit(&t->references, 1, memory_order_acq_rel) != 1) return;
-    if (t->owned != NULL) platform_free_aligned(t->owned);
+    if (t->owned != NULL) {
+        base_wipe(t->owned, t->row_bytes * t->rows);
+        platform_free_aligned(t->owned);
+    }
     free(t);
 }
 
@@ -207,14 +210,21 @@ realm_status tensor_product_begin(const cpu_ops *ops, tensor *a, tensor *b, bool
     return status;
 }
 
+static void free_aligned_wiped(void *p, size_t bytes) {
+    if (p == NULL) return;
+    base_wipe(p, bytes);
+    platform_free_aligned(p);
+}
+
 void tensor_product_abandon(tensor_product *job) {
     if (job == NULL) return;
+    product_sizes sizes = sizes_of(job->ops, job->a, job->b, job->transposed);
+    free_aligned_wiped(job->a_rows, sizes.a_rows);
+    free_aligned_wiped(job->b_row, sizes.b_row);
+    free_aligned_wiped(job->prepared, sizes.prepared);
     tensor_release(job->a);
     tensor_release(job->b);
     tensor_release(job->out);
-    if (job->a_rows != NULL) platform_free_aligned(job->a_rows);
-    if (job->b_row != NULL) platform_free_aligned(job->b_row);
-    if (job->prepared != NULL) platform_free_aligned(job->prepared);
     free(job);
 }
 

@@ -52,6 +52,7 @@ def all_steps() -> dict[str, Callable[[], Counts]]:
         "build": lambda: module("realm_build", "build"),
         "check": lambda: module("realm_build", "check"),
         "unit": lambda: module("pytest", "-q", "tests/unit"),
+        "isolation": lambda: module("pytest", "-q", "tests/isolation"),
         "unit c": lambda: Counts(*ctest.main()),
         "unit node": lambda: Counts(*node.run_tests(sources("tests/node/*.test.mjs"))),
         "gpu": run_gpu_tests,

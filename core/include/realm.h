@@ -245,7 +245,8 @@ typedef struct realm_limits { /* 0: no limit of its own (the runtime's and the m
     uint32_t reserved;
 } realm_limits;
 
-/* tag comes back in every completion. tenant keys the prefix cache: contexts of one tenant share prefixes, others never. */
+/* tag comes back in every completion. tenant keys the prefix cache: contexts of one tenant share prefixes, others never; those of
+ * tenant 0 have no prefix cache. */
 REALM_API realm_status realm_context_create(realm_runtime *rt, uint64_t tag, uint64_t tenant, const realm_limits *limits,
                                             realm_context **out, realm_error *err);
 /* Cancels what runs, frees sessions, tickets and tensors. The rows of a running step are dropped when it ends. */
@@ -270,6 +271,17 @@ REALM_API realm_status realm_session_close(realm_context *ctx, uint32_t session,
 REALM_API realm_status realm_session_position(realm_context *ctx, uint32_t session, uint32_t *position, realm_error *err);
 /* Forgets all tokens from `position` on. Refused (busy) while work is in flight. */
 REALM_API realm_status realm_session_rewind(realm_context *ctx, uint32_t session, uint32_t position, realm_error *err);
+
+/* ---- public prefixes: for hosts; no guest can reach them ----
+ * Publishes the whole pages (REALM_KV_PAGE tokens) of what a session holds: sessions of every tenant, of the same model and
+ * element type, that begin with the same tokens find them computed, until they are unpublished. What follows stays private.
+ * The session must be idle and opened with no_prefix; it may be closed afterwards. *prefix names the publication in its model,
+ * *tokens says how many tokens are shared. The pages count against no tenant's limits as memory; positions of a session count
+ * against its own, found or not. Publishing the same again shares the pages. Losing the device unpublishes all. */
+REALM_API realm_status realm_prefix_publish(realm_context *ctx, uint32_t session, uint32_t *prefix, uint32_t *tokens,
+                                            realm_error *err);
+/* Sessions that use the pages keep them. An unknown number is not-found. */
+REALM_API realm_status realm_prefix_unpublish(realm_model *model, uint32_t prefix, realm_error *err);
 
 typedef enum realm_ticket_state {
     REALM_TICKET_PENDING = 0,

@@ -81,6 +81,8 @@ export interface CoreExports {
   realm_session_close(ctx: number, session: number, err: number): number;
   realm_session_position(ctx: number, session: number, position: number, err: number): number;
   realm_session_rewind(ctx: number, session: number, position: number, err: number): number;
+  realm_prefix_publish(ctx: number, session: number, prefix: number, tokens: number, err: number): number;
+  realm_prefix_unpublish(model: number, prefix: number, err: number): number;
   realm_forward(ctx: number, session: number, tokens: number, count: number, ticket: number, err: number): number;
   realm_forward_layers(ctx: number, session: number, first: number, count: number, tokens: number, countTokens: number, ticket: number, err: number): number;
   realm_forward_logits(ctx: number, session: number, tokens: number, count: number, out: number, ticket: number, err: number): number;
