@@ -24,6 +24,7 @@ from ._errors import (
 )
 from ._model import Model, ModelInfo, demo_model_path
 from ._options import ResourceLimits, Sampling
+from ._prefix import PublicPrefix
 from ._runtime import GuestModule, GuestResult, Runtime
 
 __version__ = "0.1.0"
@@ -44,6 +45,7 @@ __all__ = [
     "Model",
     "ModelError",
     "ModelInfo",
+    "PublicPrefix",
     "Realm",
     "RealmError",
     "ResourceLimits",

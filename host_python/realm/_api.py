@@ -659,6 +659,6 @@ def tenant_number(engine: Engine, tenant: int | None) -> int:
     """Realms share prefixes only when the application says they belong to one tenant."""
     if tenant is None:
         return 1 << 63 | engine.take_serial()
-    if not isinstance(tenant, int) or not 0 <= tenant < 1 << 63:
-        raise error("invalid-argument", f"tenant must be a whole number below 2**63, not {tenant!r}")
+    if not isinstance(tenant, int) or not 0 < tenant < 1 << 63:  # 0 is the host itself
+        raise error("invalid-argument", f"tenant must be a whole number from 1 to 2**63 - 1, not {tenant!r}")
     return tenant

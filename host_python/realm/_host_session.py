@@ -80,6 +80,16 @@ class HostSession:
         self._run(submit)
         del keep
 
+    def publish(self) -> tuple[int, int]:
+        """Makes what the session holds public: the publication's number, and how many tokens it shares."""
+        err, prefix, shared = new_error(), ffi.new("uint32_t *"), ffi.new("uint32_t *")
+
+        def command() -> None:
+            check(library().realm_prefix_publish(self._context, self._session, prefix, shared, err), err)
+
+        self._engine.run(command)
+        return int(prefix[0]), int(shared[0])
+
     def rewind(self) -> None:
         """Forgets all tokens."""
         err = new_error()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from ._process import check_same_process
 
 if TYPE_CHECKING:
     from ._engine import Engine
+    from ._prefix import PublicPrefix
 
 LOAD_MODES = {"full": 0, "vocab": 1, "header": 2}
 ADD_SPECIAL, PARSE_SPECIAL = 1, 2  # REALM_ENCODE_...
@@ -40,9 +41,10 @@ def demo_model_path() -> Path:
 class SharedModel:
     """The native model and how many `Model` handles use it. Guests that have it keep it alive in the core."""
 
-    def __init__(self, pointer: Any, key: tuple[Any, ...]) -> None:
+    def __init__(self, pointer: Any, key: tuple[Any, ...], kv_type: str) -> None:
         self.pointer = pointer
         self.key = key
+        self.kv_type = kv_type
         self.users = 1
 
 
@@ -65,7 +67,7 @@ class ModelStore:
             if progress:
                 progress(1.0)
             return found
-        loaded = SharedModel(_load(self._engine.runtime, path, options, progress), key)
+        loaded = SharedModel(_load(self._engine.runtime, path, options, progress), key, options.kv_type)
         with self._lock:
             return self._keep(loaded)
 
@@ -200,6 +202,32 @@ class Model:
         if self._shared is None:
             raise error("closed", "this model was closed; load it again")
         return self._shared
+
+    # ---- what all tenants share ----
+
+    def publish_prefix(
+        self,
+        prefix: str | bytes | Sequence[dict[str, Any]] | Sequence[int],
+        *,
+        add_special: bool = True,
+        parse_special: bool = False,
+        **template: Any,
+    ) -> PublicPrefix:
+        """Computes the beginning of prompts once, for the realms of every tenant, until it is unpublished.
+
+        A text as `generate` takes it, messages (the system prompt, say) as `chat` does, or token ids.
+        `template`: tools, chat_template, variables. Publish only what any tenant may know; what follows it
+        stays private. Its memory counts against no tenant's limits; positions of a session always count against its own.
+        """
+        from ._prefix import publish
+
+        return publish(self._engine, self, prefix, add_special, parse_special, template)
+
+    def unpublish(self, prefix: PublicPrefix) -> None:
+        """Ends the sharing; requests that run on the prefix are not disturbed."""
+        from ._prefix import unpublish
+
+        unpublish(self.shared(), prefix)
 
     # ---- text and metadata ----
 

@@ -236,7 +236,7 @@ def test_a_tenant_under_pressure_evicts_its_own_pages_before_those_of_smaller_on
 
 
 def test_tenants_whose_limits_fit_the_budget_never_evict_each_other() -> None:
-    """Four tenants of 128 positions in a budget of 512: each one's last prompt stays, whatever the rest do."""
+    """Four tenants of 128 positions in a budget of 512: each one's last prompt stays, whatever others do."""
     with Runtime(threads=1, features=PORTABLE) as rt:
         ctx = Context(rt, rt.load(LLAMA))
         rows_of(ctx, prompt(PAGE))
