@@ -88,7 +88,7 @@ Delivery = bytes | Drawn | Ended
 
 
 class Request:
-    """One running request. In the pump, `deliver` gets text while streaming, Drawn if asked for, Ended once."""
+    """One running request. In the pump, `deliver` gets text when streaming, Drawn if asked, Ended once."""
 
     def __init__(
         self, guest: Guest, spec: RequestSpec, streaming: bool, deliver: Callable[[Delivery], None]

@@ -217,7 +217,8 @@ class Model:
 
         A text as `generate` takes it, messages (the system prompt, say) as `chat` does, or token ids.
         `template`: tools, chat_template, variables. Publish only what any tenant may know; what follows it
-        stays private. Its memory counts against no tenant's limits; positions of a session always count against its own.
+        stays private. Its memory counts against no tenant's limits; a session's positions always count
+        against its own.
         """
         from ._prefix import publish
 
