@@ -5,16 +5,31 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+static void write_message(realm_error *err, const char *format, va_list args) {
+    vsnprintf(err->message, sizeof err->message, format, args);
+    for (char *c = err->message; *c; c++) { /* names from files must not break the one-line promise */
+        if ((unsigned char)*c < 0x20) *c = '?';
+    }
+}
+
 realm_status base_fail(realm_error *err, realm_status code, const char *format, ...) {
     if (err == NULL || err->code != REALM_OK) return code;
     err->code = (int32_t)code;
     va_list args;
     va_start(args, format);
-    vsnprintf(err->message, sizeof err->message, format, args);
+    write_message(err, format, args);
     va_end(args);
-    for (char *c = err->message; *c; c++) { /* names from files must not break the one-line promise */
-        if ((unsigned char)*c < 0x20) *c = '?';
-    }
+    return code;
+}
+
+realm_status base_fail_limit(realm_error *err, realm_status code, realm_limit limit, uint64_t value, uint64_t retry_after_ns,
+                             const char *format, ...) {
+    if (err == NULL || err->code != REALM_OK) return code;
+    *err = (realm_error){.code = (int32_t)code, .limit = limit, .limit_value = value, .retry_after_ns = retry_after_ns};
+    va_list args;
+    va_start(args, format);
+    write_message(err, format, args);
+    va_end(args);
     return code;
 }
 
@@ -53,6 +68,14 @@ void *base_grow_wiped(void *p, size_t old_bytes, size_t bytes) {
     memset(bigger + old_bytes, 0, bytes - old_bytes);
     base_free_wiped(p, old_bytes);
     return bigger;
+}
+
+const char *realm_limit_name(uint32_t limit) {
+    static const char *const names[REALM_LIMIT_COUNT] = {
+        "", "sessions", "tickets", "tensor_bytes", "kv_tokens", "context_length", "concurrent_requests", "queue_length",
+        "tokens_per_second", "tokens_per_minute", "deadline", "kv_bytes",
+    };
+    return limit < REALM_LIMIT_COUNT ? names[limit] : "";
 }
 
 uint64_t base_hash(const void *data, size_t size, uint64_t seed) {

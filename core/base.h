@@ -18,6 +18,9 @@
 
 /* Fills *err (if not NULL and not filled before: the first error wins) and returns code. */
 realm_status base_fail(realm_error *err, realm_status code, const char *format, ...) BASE_PRINTF(3, 4);
+/* The same for a limit: code is limit-exceeded or context-full. */
+realm_status base_fail_limit(realm_error *err, realm_status code, realm_limit limit, uint64_t value, uint64_t retry_after_ns,
+                             const char *format, ...) BASE_PRINTF(6, 7);
 /* The usual "out of memory" failure, naming what was to be allocated. */
 realm_status base_fail_memory(realm_error *err, const char *what, uint64_t bytes);
 void base_error_clear(realm_error *err);

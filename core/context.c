@@ -1,6 +1,8 @@
 /* context.c: the host side of one realm: its handles, its limits, its tickets. Every function checks the handle, then the limits,
  * then hands the work to engine.c. Host tensors are in context_tensors.c. */
 #include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "engine.h"
@@ -57,28 +59,46 @@ static void drop_ticket(ticket *t) {
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------- */
 
+static void link_context(realm_context *ctx) {
+    ctx->next = ctx->rt->contexts;
+    if (ctx->next != NULL) ctx->next->prev = ctx;
+    ctx->rt->contexts = ctx;
+}
+
+static bool join_tenant(realm_context *ctx, uint64_t number) {
+    ctx->tenant = number;
+    ctx->account = tenant_get(&ctx->rt->tenants, number, platform_now_ns());
+    ctx->owner = ctx->account == NULL ? NULL : kv_owner_get(&ctx->rt->kv, number);
+    if (ctx->owner == NULL) return false;
+    tenant_join(&ctx->rt->tenants, ctx->account);
+    if (!ctx->account->limited && ctx->limits.weight != 0) ctx->account->limits.weight = ctx->limits.weight;
+    return true;
+}
+
 realm_status realm_context_create(realm_runtime *rt, uint64_t tag, uint64_t tenant, const realm_limits *limits, realm_context **out,
                                   realm_error *err) {
     base_error_clear(err);
     *out = NULL;
     realm_context *ctx = calloc(1, sizeof *ctx);
     if (ctx == NULL) return base_fail_memory(err, "the context", sizeof *ctx);
-    *ctx = (realm_context){.rt = rt, .tag = tag, .tenant = tenant};
+    *ctx = (realm_context){.rt = rt, .tag = tag};
     if (limits != NULL) ctx->limits = *limits;
     platform_lock(rt->lock);
-    ctx->owner = kv_owner_get(&rt->kv, tenant);
-    if (ctx->owner != NULL) {
-        ctx->next = rt->contexts;
-        if (rt->contexts != NULL) rt->contexts->prev = ctx;
-        rt->contexts = ctx;
-    }
+    bool joined = join_tenant(ctx, tenant);
+    if (joined) link_context(ctx);
     platform_unlock(rt->lock);
-    if (ctx->owner == NULL) {
+    if (!joined) {
         free(ctx);
-        return base_fail_memory(err, "the tenant's record", sizeof(kv_owner));
+        return base_fail_memory(err, "the tenant's account", sizeof(struct tenant));
     }
     *out = ctx;
     return REALM_OK;
+}
+
+void realm_context_set_limits(realm_context *ctx, const realm_limits *limits) {
+    platform_lock(ctx->rt->lock);
+    ctx->limits = limits != NULL ? *limits : (realm_limits){0};
+    platform_unlock(ctx->rt->lock);
 }
 
 static void unlink_context(realm_context *ctx) {
@@ -106,6 +126,7 @@ void realm_context_destroy(realm_context *ctx) {
         session *s = handle_at(&ctx->sessions, slot);
         if (s != NULL) session_destroy(s);
     }
+    tenant_leave(&ctx->rt->tenants, ctx->account);
     for (uint32_t slot = 0; slot < ctx->tensors.capacity; slot++) tensor_release(handle_at(&ctx->tensors, slot));
     kv_owner_put(&ctx->rt->kv, ctx->owner);
     platform_unlock(ctx->rt->lock);
@@ -159,6 +180,22 @@ realm_status realm_context_revoke(realm_context *ctx, uint32_t handle, realm_err
 
 realm_model *realm_context_model(realm_context *ctx, uint32_t handle) { return handle_get(&ctx->models, handle); }
 
+/* ---- limits ------------------------------------------------------------------------------------------------------------------------- */
+
+void context_hold(realm_context *ctx, int64_t positions) {
+    ctx->kv_tokens += (uint64_t)positions;
+    ctx->account->stats.kv_tokens += (uint64_t)positions;
+}
+
+realm_status context_refuse(realm_context *ctx, realm_limit limit, uint64_t value, realm_error *err, const char *format, ...) {
+    char message[REALM_ERROR_CAP];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    return tenant_refuse(ctx->account, REALM_E_LIMIT_EXCEEDED, limit, value, 0, err, message);
+}
+
 /* ---- sessions ------------------------------------------------------------------------------------------------------------------------ */
 
 static session *find_session(realm_context *ctx, uint32_t handle, realm_error *err) {
@@ -173,10 +210,11 @@ static realm_status open_session(realm_context *ctx, uint32_t model, const realm
     if (m == NULL) return base_fail(err, REALM_E_INVALID_HANDLE, "model handle %u was not granted", model);
     if (m->engine == NULL) return base_fail(err, REALM_E_NO_WEIGHTS, "the model was opened without weights");
     if (ctx->limits.sessions != 0 && ctx->sessions.count >= ctx->limits.sessions) {
-        return base_fail(err, REALM_E_LIMIT_EXCEEDED, "the realm may have %u sessions open at once", ctx->limits.sessions);
+        return context_refuse(ctx, REALM_LIMIT_SESSIONS, ctx->limits.sessions, err, "the realm may have %u sessions open at once",
+                              ctx->limits.sessions);
     }
     uint32_t context = options == NULL || options->context_length == 0 ? m->context_length : options->context_length;
-    if (context > m->context_length || (options != NULL && options->kv_type > REALM_KV_F32)) {
+    if (context > m->context_length || (options != NULL && options->kv_type > REALM_KV_MODEL)) {
         return base_fail(err, REALM_E_INVALID_ARGUMENT, "context_length must be at most %u and kv_type f16 or f32", m->context_length);
     }
     session *s = session_create(m->engine, ctx, options, m->options.kv_type);
@@ -245,17 +283,32 @@ realm_status realm_session_rewind(realm_context *ctx, uint32_t handle, uint32_t 
 
 /* ---- submitting ------------------------------------------------------------------------------------------------------------------------ */
 
+static realm_status refuse_length(const session *s, uint32_t count, realm_error *err) {
+    uint32_t held = s->submitted, length = held + session_room(s);
+    uint32_t own = s->ctx->account->limits.context_length;
+    if (own == 0 || own >= s->context_length) {
+        return base_fail(err, REALM_E_CONTEXT_FULL, "%u tokens do not fit: the session holds %u of %u", count, held, length);
+    }
+    char message[REALM_ERROR_CAP];
+    snprintf(message, sizeof message, "%u tokens do not fit: the session holds %u of the tenant's limit of %u", count, held, own);
+    return tenant_refuse(s->ctx->account, REALM_E_CONTEXT_FULL, REALM_LIMIT_CONTEXT_LENGTH, own, 0, err, message);
+}
+
+static bool has_room(uint64_t held, uint32_t count, uint64_t limit) { return limit == 0 || (held < limit && count <= limit - held); }
+
 static realm_status check_tokens(const session *s, const uint32_t *tokens, uint32_t count, realm_error *err) {
     const realm_limits *limits = &s->ctx->limits;
+    const realm_tenant_limits *shared = &s->ctx->account->limits;
     uint32_t vocab = s->engine->plan->vocab_size;
     if (count == 0) return base_fail(err, REALM_E_INVALID_ARGUMENT, "no tokens were given");
-    if (count > s->context_length - s->submitted) {
-        return base_fail(err, REALM_E_CONTEXT_FULL, "%u tokens do not fit: the session holds %u of %u", count, s->submitted,
-                         s->context_length);
+    if (count > session_room(s)) return refuse_length(s, count, err);
+    if (!has_room(s->ctx->kv_tokens, count, limits->kv_tokens)) {
+        return context_refuse(s->ctx, REALM_LIMIT_KV_TOKENS, limits->kv_tokens, err,
+                              "%u tokens do not fit the realm's limit of %llu KV tokens", count, (unsigned long long)limits->kv_tokens);
     }
-    if (limits->kv_tokens != 0 && (s->ctx->kv_tokens >= limits->kv_tokens || count > limits->kv_tokens - s->ctx->kv_tokens)) {
-        return base_fail(err, REALM_E_LIMIT_EXCEEDED, "%u tokens do not fit the realm's limit of %llu KV tokens", count,
-                         (unsigned long long)limits->kv_tokens);
+    if (!has_room(s->ctx->account->stats.kv_tokens, count, shared->kv_tokens)) {
+        return context_refuse(s->ctx, REALM_LIMIT_KV_TOKENS, shared->kv_tokens, err,
+                              "%u tokens do not fit the tenant's limit of %llu KV tokens", count, (unsigned long long)shared->kv_tokens);
     }
     for (uint32_t i = 0; i < count; i++) {
         if (tokens[i] >= vocab) {
@@ -268,7 +321,8 @@ static realm_status check_tokens(const session *s, const uint32_t *tokens, uint3
 realm_status ticket_create(realm_context *ctx, uint32_t kind, ticket **out, realm_error *err) {
     *out = NULL;
     if (ctx->limits.tickets != 0 && ctx->open_tickets >= ctx->limits.tickets) {
-        return base_fail(err, REALM_E_LIMIT_EXCEEDED, "the realm may have %u tickets in flight", ctx->limits.tickets);
+        return context_refuse(ctx, REALM_LIMIT_TICKETS, ctx->limits.tickets, err, "the realm may have %u tickets in flight",
+                              ctx->limits.tickets);
     }
     ticket *t = calloc(1, sizeof *t);
     if (t == NULL) return base_fail_memory(err, "a ticket", sizeof *t);
@@ -325,7 +379,7 @@ static bool prepare_results(ticket *t, const submission *sub, session *s) {
         return t->scores != NULL;
     }
     if (sub->kind != TICKET_GENERATE) return true;
-    uint32_t room = s->context_length - s->submitted - sub->count + 1; /* the last token needs no KV */
+    uint32_t room = session_room(s) - sub->count + 1; /* the last token needs no KV */
     t->max_tokens = sub->max_tokens < room ? sub->max_tokens : room;
     t->tokens = malloc(t->max_tokens * sizeof *t->tokens);
     return t->tokens != NULL && copy_biases(t, sub->params);

@@ -8,8 +8,9 @@
 static realm_status charge(realm_context *ctx, uint64_t bytes, realm_error *err) {
     uint64_t limit = ctx->limits.tensor_bytes, total;
     if (!base_add(ctx->tensor_bytes, bytes, &total) || (limit != 0 && total > limit)) {
-        return base_fail(err, REALM_E_LIMIT_EXCEEDED, "%llu bytes of tensors do not fit the realm's limit of %llu",
-                         (unsigned long long)bytes, (unsigned long long)limit);
+        return context_refuse(ctx, REALM_LIMIT_TENSOR_BYTES, ctx->limits.tensor_bytes, err,
+                              "%llu bytes of tensors do not fit the realm's limit of %llu", (unsigned long long)bytes,
+                              (unsigned long long)ctx->limits.tensor_bytes);
     }
     ctx->tensor_bytes = total;
     return REALM_OK;

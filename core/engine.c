@@ -114,7 +114,7 @@ static void list_remove(session *s) {
 session *session_create(engine *e, realm_context *ctx, const realm_session_options *options, uint32_t default_kv_type) {
     session *s = calloc(1, sizeof *s);
     if (s == NULL) return NULL;
-    uint32_t kv_type = options == NULL ? default_kv_type : options->kv_type;
+    uint32_t kv_type = options == NULL || options->kv_type == REALM_KV_MODEL ? default_kv_type : options->kv_type;
     *s = (session){.engine = e, .ctx = ctx, .owner = ctx->owner, .kv = e->kv[kv_type == REALM_KV_F32],
                    .no_prefix = (options != NULL && options->no_prefix) || ctx->tenant == KV_PUBLIC};
     s->owner->users++;
@@ -139,7 +139,7 @@ static void session_free(session *s) {
 
 /* Tokens given but not computed are forgotten. */
 static void drop_uncomputed(session *s) {
-    if (s->ctx != NULL) s->ctx->kv_tokens -= s->submitted - s->done;
+    if (s->ctx != NULL) context_hold(s->ctx, -(int64_t)(s->submitted - s->done));
     s->submitted = s->done;
     s->slice_count = s->slice_next = s->slice_cursor = 0;
 }
@@ -153,7 +153,7 @@ void session_abort(session *s) {
 
 void session_destroy(session *s) {
     session_abort(s);
-    s->ctx->kv_tokens -= s->submitted;
+    context_hold(s->ctx, -(int64_t)s->submitted);
     s->ctx = NULL;
     if (!s->in_step) session_free(s);
 }
@@ -170,10 +170,16 @@ realm_status session_rewind(session *s, uint32_t position, realm_error *err) {
     }
     release_pages(s, pages);
     drop_uncomputed(s);
-    s->ctx->kv_tokens -= s->done - position;
+    context_hold(s->ctx, -(int64_t)(s->done - position));
     s->done = s->submitted = position;
     s->logits_valid = false;
     return REALM_OK;
+}
+
+uint32_t session_room(const session *s) {
+    uint32_t own = s->ctx->account->limits.context_length, length = s->context_length;
+    if (own != 0 && own < length) length = own;
+    return s->submitted < length ? length - s->submitted : 0;
 }
 
 /* Pages that were published, or that another session of this tenant has already computed, for the tokens that come next. One
@@ -220,7 +226,7 @@ realm_status session_submit(session *s, ticket *t, const uint32_t *tokens, uint3
     }
     if (count > 0) memcpy(s->tokens + s->submitted, tokens, count * sizeof *tokens);
     s->submitted += count;
-    s->ctx->kv_tokens += count;
+    context_hold(s->ctx, count);
     s->logits_valid = false;
     s->active = t;
     bool whole = t->kind == TICKET_FORWARD || t->kind == TICKET_GENERATE;
@@ -465,6 +471,17 @@ static void copy_logits(engine *e, uint32_t out, float *to) {
     }
 }
 
+/* A generation may not go on: the limit of the realm or its tenant leaves no position. */
+static bool kv_used_up(const session *s, realm_error *err) {
+    realm_context *ctx = s->ctx;
+    uint64_t own = ctx->limits.kv_tokens, shared = ctx->account->limits.kv_tokens, limit = 0;
+    if (own != 0 && ctx->kv_tokens >= own) limit = own;
+    else if (shared != 0 && ctx->account->stats.kv_tokens >= shared) limit = shared;
+    if (limit == 0) return false;
+    context_refuse(ctx, REALM_LIMIT_KV_TOKENS, limit, err, "the limit of %llu KV tokens is used up", (unsigned long long)limit);
+    return true;
+}
+
 /* generate: keeps the drawn token and goes on with it, or ends. */
 static void advance_generate(const step_part *part) {
     session *s = part->session;
@@ -476,21 +493,19 @@ static void advance_generate(const step_part *part) {
     }
     s->samples++;
     t->tokens[t->produced++] = part->sampled;
-    realm_limits *limits = &s->ctx->limits;
-    bool full = s->submitted >= s->context_length;
-    bool limited = limits->kv_tokens != 0 && s->ctx->kv_tokens >= limits->kv_tokens;
+    bool full = session_room(s) == 0;
     if (part->sampled.is_end || t->produced == t->max_tokens || full) {
         session_abort(s);
         ticket_finish(t, REALM_TICKET_READY);
-    } else if (limited) {
+    } else if (kv_used_up(s, &t->error)) {
         session_abort(s);
-        ticket_fail(t, REALM_E_LIMIT_EXCEEDED, "the realm's limit of KV tokens is used up");
+        ticket_finish(t, REALM_TICKET_FAILED);
     } else if (!reserve_tokens(s, s->submitted + 1)) {
         session_abort(s);
         ticket_fail(t, REALM_E_OUT_OF_MEMORY, "out of memory: the session's tokens");
     } else {
         s->tokens[s->submitted++] = part->sampled.id;
-        s->ctx->kv_tokens++;
+        context_hold(s->ctx, 1);
         ticket_progress(t);
     }
 }
@@ -574,7 +589,7 @@ static void lose_session(session *s, realm_status code, const char *message) {
     session_abort(s);
     if (t != NULL) ticket_fail(t, code, message);
     release_pages(s, 0);
-    s->ctx->kv_tokens -= s->done;
+    context_hold(s->ctx, -(int64_t)s->done);
     s->kv_lost = s->kv_lost || s->done > 0;
     s->done = s->submitted = 0;
 }

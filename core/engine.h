@@ -8,6 +8,7 @@
 #include "executor.h"
 #include "layer_store.h"
 #include "sample.h"
+#include "tenant.h"
 #include "tensor.h"
 #include "tokenizer.h"
 
@@ -175,6 +176,8 @@ void prefix_drop_all(engine *e);
 session *session_create(engine *e, realm_context *ctx, const realm_session_options *options, uint32_t default_kv_type);
 void session_destroy(session *s); /* at once, or when the running step ends */
 realm_status session_rewind(session *s, uint32_t position, realm_error *err);
+/* Positions that are left, under the tenant's limit of today. */
+uint32_t session_room(const session *s);
 /* Appends tokens and queues the session for ticket t. The caller has checked limits. */
 realm_status session_submit(session *s, ticket *t, const uint32_t *tokens, uint32_t count, realm_error *err);
 /* Takes the session out of the queue and forgets tokens that were not computed. */
@@ -201,6 +204,7 @@ struct realm_runtime {
     realm_model *orphan;     /* model of that engine, closed meanwhile: freed when the batch is finished */
     uint64_t engine_serial, batch_serial;
     realm_context *contexts;
+    tenant_table tenants;
     ticket *event_first, *event_last;
     ticket *job_first, *job_last;
     uint32_t events_ending;  /* queued events of tickets that have ended */
@@ -228,16 +232,22 @@ struct realm_context {
     realm_context *next, *prev;
     uint64_t tag, tenant;
     kv_owner *owner;         /* the tenant's KV memory */
+    tenant *account;         /* and its limits */
     realm_limits limits;
     handle_table models, sessions, tickets, tensors;
     uint32_t open_tickets;
-    uint64_t kv_tokens;      /* submitted tokens of all sessions */
+    uint64_t kv_tokens;      /* submitted tokens of all sessions: see context_hold */
     uint64_t tensor_bytes;   /* owned by its tensors and layer store, and reserved for products under way */
     layer_store *store;      /* made when first used */
     handle_table retired;    /* revoked models that views may still point into */
     sample_scratch scratch;
 };
 
+/* With the lock held: KV positions came or went; the tenant's account has them too. */
+void context_hold(realm_context *ctx, int64_t positions);
+/* With the lock held: a limit of the context or its tenant, written down and counted. */
+realm_status context_refuse(realm_context *ctx, realm_limit limit, uint64_t value, realm_error *err, const char *format, ...)
+    BASE_PRINTF(5, 6);
 /* With the lock held: an open ticket under a new handle, within the context's limit. */
 realm_status ticket_create(realm_context *ctx, uint32_t kind, ticket **out, realm_error *err);
 /* With the lock held: moves a ticket to a final state (or announces progress) and queues its event. */

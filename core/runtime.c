@@ -296,6 +296,7 @@ realm_status realm_runtime_create(const realm_runtime_options *options, realm_ru
     if (o.batch_rows > MAX_BATCH_ROWS) return base_fail(err, REALM_E_INVALID_ARGUMENT, "batch_rows must be at most %d", MAX_BATCH_ROWS);
     if (o.threads > MAX_THREADS) return base_fail(err, REALM_E_INVALID_ARGUMENT, "threads must be at most %d", MAX_THREADS);
     if (o.executor == REALM_EXECUTOR_EXTERNAL) o.no_driver = 1;
+    if (o.host_clock && !o.no_driver) return base_fail(err, REALM_E_INVALID_ARGUMENT, "host_clock needs no_driver");
     if (o.executor > REALM_EXECUTOR_EXTERNAL) return base_fail(err, REALM_E_INVALID_ARGUMENT, "unknown executor %u", o.executor);
     if (o.features != 0 && (o.features & cpu_detect()) == 0) {
         return base_fail(err, REALM_E_BACKEND_UNAVAILABLE, "this processor has none of the instruction sets asked for (mask %u)",
@@ -306,6 +307,7 @@ realm_status realm_runtime_create(const realm_runtime_options *options, realm_ru
     rt->options = o;
     rt->threads = o.threads != 0 ? o.threads : platform_processor_count();
     rt->kv.limit = o.kv_bytes;
+    rt->tenants.hash_seed = platform_now_ns();
     cpu_ops_init(&rt->ops, o.features);
     realm_status status = start(rt, err);
     if (status != REALM_OK) {
@@ -330,12 +332,18 @@ void realm_runtime_destroy(realm_runtime *rt) {
     while (rt->contexts != NULL) realm_context_destroy(rt->contexts);
     if (rt->out != NULL) realm_runtime_finish_batch(rt, rt->batch_serial, REALM_E_CLOSED, "the runtime was destroyed", NULL);
     pool_destroy(rt->pool);
+    tenant_table_free(&rt->tenants);
     for (uint32_t i = 0; rt->scratch != NULL && i < rt->threads; i++) sample_scratch_free(&rt->scratch[i]);
     free(rt->scratch);
     if (rt->done != NULL) platform_cond_destroy(rt->done);
     if (rt->work != NULL) platform_cond_destroy(rt->work);
     if (rt->lock != NULL) platform_mutex_destroy(rt->lock);
     free(rt);
+}
+
+uint64_t realm_runtime_next_due(realm_runtime *rt) {
+    (void)rt;
+    return UINT64_MAX;
 }
 
 const char *realm_runtime_kernels(const realm_runtime *rt) { return rt->ops.name; }

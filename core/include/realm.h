@@ -2,6 +2,7 @@
  *
  * A host embeds the core through this header alone. The layers, top to bottom:
  *   runtime   thread pool, completion queue, the turn-taking between models      core/runtime.c
+ *   tenant    what the contexts of one user may use together, their fair share   core/tenant.c
  *   model     one GGUF file: tokenizer, plan, engine; shared by every context    core/model.c
  *   context   the host side of one realm: granted models, sessions, tickets      core/context.c
  *   session   one sequence of tokens with its KV cache                           core/engine.c
@@ -41,7 +42,29 @@ extern "C" {
 typedef struct realm_error {
     int32_t code;                  /* a realm_status; REALM_OK while nothing failed */
     char message[REALM_ERROR_CAP]; /* NUL-terminated, one line, says what to do where that is known */
+    uint32_t limit;                /* a realm_limit: which one would be exceeded, where the code is about one */
+    uint64_t limit_value;          /* what it is set to */
+    uint64_t retry_after_ns;       /* when to try again, counted from now; 0: not known, or waiting does not help */
 } realm_error;
+
+/* What may be limited. The name of each is that of the setting in every host ("tokens_per_second"). */
+typedef enum realm_limit {
+    REALM_LIMIT_NONE = 0,
+    REALM_LIMIT_SESSIONS = 1,
+    REALM_LIMIT_TICKETS = 2,
+    REALM_LIMIT_TENSOR_BYTES = 3,
+    REALM_LIMIT_KV_TOKENS = 4,
+    REALM_LIMIT_CONTEXT_LENGTH = 5,
+    REALM_LIMIT_CONCURRENT_REQUESTS = 6,
+    REALM_LIMIT_QUEUE_LENGTH = 7,
+    REALM_LIMIT_TOKENS_PER_SECOND = 8,
+    REALM_LIMIT_TOKENS_PER_MINUTE = 9,
+    REALM_LIMIT_DEADLINE = 10,  /* in milliseconds */
+    REALM_LIMIT_KV_BYTES = 11,  /* the runtime's */
+} realm_limit;
+#define REALM_LIMIT_COUNT 12
+/* Static string; "" for REALM_LIMIT_NONE and what is no limit. */
+REALM_API const char *realm_limit_name(uint32_t limit);
 
 /* Version of this ABI (REALM_ABI_VERSION of the library) and the stable kebab-case name of a status ("invalid-gguf"). */
 REALM_API uint32_t realm_abi_version(void);
@@ -72,7 +95,7 @@ typedef struct realm_runtime_options {
     uint32_t executor;    /* REALM_EXECUTOR_... */
     uint32_t no_driver;   /* 1: no driver thread; the host calls realm_runtime_step itself */
     uint32_t batch_rows;  /* most token rows computed in one step; 0: 512 */
-    uint32_t reserved;
+    uint32_t host_clock;  /* 1: time is what realm_runtime_step was last told (simulations); needs no_driver */
     uint64_t kv_bytes;    /* hard budget for the KV pages of all models; 0: half of physical memory */
 } realm_runtime_options;
 
@@ -105,8 +128,11 @@ REALM_API void realm_runtime_acknowledge(realm_runtime *rt);
 REALM_API void realm_runtime_wake(realm_runtime *rt);
 /* For no_driver hosts: runs at most one slice of work of about `budget` (in multiply-adds; 0: a whole step).
  * *busy is 0 when there is nothing more to do, 2 when the slice ended inside a step, else 1. With an external executor only
- * products of host tensors run here. */
+ * products of host tensors run here. now_ns is only looked at with host_clock. */
 REALM_API realm_status realm_runtime_step(realm_runtime *rt, uint64_t now_ns, uint64_t budget, uint32_t *busy, realm_error *err);
+/* For hosts that step themselves: nanoseconds until work that waits for its time (a rate, a deadline) wants a step, though
+ * nothing is busy now; UINT64_MAX: none does. */
+REALM_API uint64_t realm_runtime_next_due(realm_runtime *rt);
 
 /* ---- external executor ----
  * The host takes a batch, computes it wherever it likes and finishes it; one batch is out at a time. KV pages are numbers here:
@@ -142,7 +168,7 @@ typedef struct realm_model realm_model;
 typedef struct realm_loader realm_loader;
 
 enum { REALM_LOAD_FULL = 0, REALM_LOAD_VOCAB = 1, REALM_LOAD_HEADER = 2 };
-enum { REALM_KV_F16 = 0, REALM_KV_F32 = 1 };
+enum { REALM_KV_F16 = 0, REALM_KV_F32 = 1, REALM_KV_MODEL = 2 }; /* the last one: of sessions, what the model was loaded with */
 
 typedef struct realm_model_options {
     uint32_t mode;           /* REALM_LOAD_...: weights too, tokenizer only, or metadata only */
@@ -241,14 +267,16 @@ typedef struct realm_limits { /* 0: no limit of its own (the runtime's and the m
     uint32_t tickets;        /* in flight at once */
     uint64_t kv_tokens;      /* KV positions held by all sessions together */
     uint64_t tensor_bytes;   /* host tensors and layer store */
-    uint32_t weight;         /* share of compute, 1 when 0 */
+    uint32_t weight;         /* the tenant's, unless realm_tenant_set_limits has said it; 1 when 0 */
     uint32_t reserved;
 } realm_limits;
 
-/* tag comes back in every completion. tenant keys the prefix cache: contexts of one tenant share prefixes, others never; those of
- * tenant 0 have no prefix cache. */
+/* tag comes back in every completion. Contexts of one tenant share prefixes, limits and their place in line, others never; those
+ * of tenant 0 have no prefix cache. */
 REALM_API realm_status realm_context_create(realm_runtime *rt, uint64_t tag, uint64_t tenant, const realm_limits *limits,
                                             realm_context **out, realm_error *err);
+/* Other limits from now on; what is held beyond them stays. NULL: none. */
+REALM_API void realm_context_set_limits(realm_context *ctx, const realm_limits *limits);
 /* Cancels what runs, frees sessions, tickets and tensors. The rows of a running step are dropped when it ends. */
 REALM_API void realm_context_destroy(realm_context *ctx);
 /* Lets the realm use a model; *handle names it inside the context (1, 2, ...). */
@@ -262,6 +290,7 @@ typedef struct realm_session_options {
     uint32_t context_length; /* 0: the model's */
     uint32_t no_prefix;      /* 1: neither use nor feed the prefix cache */
     uint32_t priority;       /* inside the tenant, higher first */
+    uint64_t deadline_ns;    /* counted from the opening: what is not done by then fails, limit-exceeded. 0: none */
 } realm_session_options;
 
 REALM_API realm_status realm_session_open(realm_context *ctx, uint32_t model, const realm_session_options *options,
@@ -282,6 +311,43 @@ REALM_API realm_status realm_prefix_publish(realm_context *ctx, uint32_t session
                                             realm_error *err);
 /* Sessions that use the pages keep them. An unknown number is not-found. */
 REALM_API realm_status realm_prefix_unpublish(realm_model *model, uint32_t prefix, realm_error *err);
+/* ---- tenants: what all contexts of one tenant use together (core/tenant.c, core/schedule.c) ----------------------- */
+
+/* A *request* is a session from its first work until it is closed, rewound to 0, or has had no work for a second. Limits are
+ * asked when a request begins, so a guest that submits token by token is never refused in the middle; what is over a rate then
+ * waits instead. */
+typedef struct realm_tenant_limits { /* 0: no limit */
+    uint32_t weight;             /* share of computed tokens where there is more work than fits, 1 when 0 */
+    uint32_t concurrent_requests; /* requests that compute at once */
+    uint32_t queue_length;       /* requests that wait beyond those; 0: none may, where concurrent_requests is set */
+    uint32_t context_length;     /* most positions of a session */
+    uint64_t kv_tokens;          /* KV positions of all sessions together */
+    uint64_t tokens_per_second;  /* computed, prompt and generated; as much may come at once */
+    uint64_t tokens_per_minute;
+    uint64_t reserved[2];
+} realm_tenant_limits;
+
+/* At any time, before or while the tenant has contexts; NULL: none any more. A tenant that has no context and owes nothing may
+ * be forgotten once thousands of others have come after it, so give the limits again with a new first context. */
+REALM_API realm_status realm_tenant_set_limits(realm_runtime *rt, uint64_t tenant, const realm_tenant_limits *limits,
+                                               realm_error *err);
+
+typedef struct realm_tenant_stats {
+    uint64_t contexts, sessions;
+    uint64_t running, queued;    /* requests now */
+    uint64_t kv_tokens;          /* now */
+    uint64_t requests;           /* begun since the tenant came */
+    uint64_t tokens_prompt;      /* computed in prompts; found prefixes are not */
+    uint64_t tokens_generated;   /* drawn */
+    uint64_t waited_ns;          /* of all requests, from their first work until its first row was computed */
+    uint64_t retry_after_ns;     /* until the rates allow new work again; 0: now */
+    uint64_t refused;            /* work that failed for a limit */
+    uint64_t reserved[4];
+} realm_tenant_stats;
+/* All zero for a tenant nobody knows. */
+REALM_API void realm_tenant_get_stats(realm_runtime *rt, uint64_t tenant, realm_tenant_stats *out);
+/* How much of `refused` was for this realm_limit. */
+REALM_API uint64_t realm_tenant_refused(realm_runtime *rt, uint64_t tenant, uint32_t limit);
 
 typedef enum realm_ticket_state {
     REALM_TICKET_PENDING = 0,

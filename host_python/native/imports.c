@@ -121,9 +121,21 @@ static const char *import_decode(shim_guest *guest, shim_value *a) {
 
 /* ---- sessions ---- */
 
+/* What the application said of the request in whose name the guest opens a session; what is left of its time. */
+static realm_session_options request_options(const shim_guest *guest) {
+    realm_session_options options = {.kv_type = REALM_KV_MODEL};
+    if (!guest->session) return options;
+    options.priority = guest->session->priority;
+    if (!guest->session->deadline_ns) return options;
+    uint64_t spent = shim_now_ns() - guest->session_start_ns;
+    options.deadline_ns = spent < guest->session->deadline_ns ? guest->session->deadline_ns - spent : 1;
+    return options;
+}
+
 static const char *import_session_open(shim_guest *guest, shim_value *a) {
     uint32_t session = 0;
-    realm_status status = realm_session_open(guest->ctx, a[0].u32, NULL, &session, &guest->problem);
+    realm_session_options options = request_options(guest);
+    realm_status status = realm_session_open(guest->ctx, a[0].u32, &options, &session, &guest->problem);
     return put_u32(guest, a[1].u32, status, session);
 }
 

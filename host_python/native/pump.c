@@ -359,6 +359,13 @@ static bool register_guest(shim_guest *guest) {
     return true;
 }
 
+/* The guest is entered in the name of one request: its sessions are the request's, and so is what goes wrong. */
+static void act_for(shim_guest *guest, const realm_session_options *session, uint64_t start_ns) {
+    guest->session = session;
+    guest->session_start_ns = start_ns;
+    guest->problem = (realm_error){0};
+}
+
 realm_status shim_start(shim_guest *guest, const shim_request *request, uint32_t *handle, realm_error *err) {
     if (guest->dead) return give_up(guest, err);
     if (!register_guest(guest)) return fail(err, REALM_E_OUT_OF_MEMORY, "no memory for another guest");
@@ -367,8 +374,11 @@ realm_status shim_start(shim_guest *guest, const shim_request *request, uint32_t
     if (!ptr) return fail(err, REALM_E_GUEST_MEMORY, "the request does not fit into the guest's memory");
     shim_value value = {.u64 = ptr};
     uint64_t now = shim_now_ns();
+    const realm_session_options session = {.priority = request->priority, .deadline_ns = request->deadline_ns};
     guest->starting = true;
+    act_for(guest, &session, now);
     realm_status status = call(guest, SHIM_START, &value, 1);
+    guest->session = NULL;
     guest->starting = false;
     const uint8_t *result = status == REALM_OK ? result_at(guest, value.u32, 8, 4) : NULL;
     if (!result) return give_up(guest, err);
@@ -381,6 +391,8 @@ realm_status shim_start(shim_guest *guest, const shim_request *request, uint32_t
         started->streaming = request->streaming != 0;
         started->keeps_drawn = request->keep_drawn != 0;
         started->start_ns = now;
+        started->session = session;
+        started->problem = guest->problem;
         queue_again(guest);
     }
     drop_unstarted(guest);
@@ -451,14 +463,20 @@ realm_status shim_get_outcome(shim_guest *guest, uint32_t handle, shim_outcome *
     free(which->tokens);
     free(which->extra);
     bool ok = true;
-    *out = (shim_outcome){.finish = report[REALM_REPORT_FINISH],
+    *out = (shim_outcome){.message = "",
+                          .finish = report[REALM_REPORT_FINISH],
                           .error = error_code(report[REALM_REPORT_ERROR]),
                           .prompt_tokens = read_u32(report + REALM_REPORT_PROMPT_TOKENS),
                           .token_count = read_u32(report + REALM_REPORT_TOKENS + 4),
                           .extra_size = read_u32(report + REALM_REPORT_EXTRA + 4)};
     which->tokens = copied_list(guest, read_u32(report + REALM_REPORT_TOKENS), out->token_count, 4, &ok);
     which->extra = copied_list(guest, read_u32(report + REALM_REPORT_EXTRA), (uint32_t)out->extra_size, 1, &ok);
-    out->message = guest->problem.code == (int32_t)out->error ? guest->problem.message : "";
+    if (which->problem.code == (int32_t)out->error) {
+        out->message = which->problem.message;
+        out->limit = which->problem.limit;
+        out->limit_value = which->problem.limit_value;
+        out->retry_after_ns = which->problem.retry_after_ns;
+    }
     out->tokens = which->tokens;
     out->extra = which->extra;
     out->first_ns = which->first_ns ? which->first_ns - which->start_ns : 0;
@@ -495,16 +513,19 @@ static void end_request(shim_guest *guest, slot *which, uint32_t kind, realm_sta
 
 /* One poll; -1 when the request has ended. */
 static int poll_once(shim_guest *guest, uint32_t index) {
-    shim_value value = {.u64 = guest->slots[index].handle};
+    slot *which = &guest->slots[index]; /* no slot comes or goes during a poll */
+    shim_value value = {.u64 = which->handle};
     const uint8_t *result = NULL;
-    guest->polled = guest->slots[index].handle;
+    guest->polled = which->handle;
+    act_for(guest, &which->session, which->start_ns);
     if (call(guest, SHIM_POLL, &value, 1) == REALM_OK) result = result_at(guest, value.u32, 2, 1);
+    guest->session = NULL;
     guest->polled = 0;
     if (!result) {
         guest->dead = true;
         return -1;
     }
-    slot *which = &guest->slots[index];
+    if (guest->problem.code != REALM_OK) which->problem = guest->problem;
     if (result[0]) end_request(guest, which, SHIM_FAILED, error_code(result[1]));
     else if (result[1] >= REALM_WIRE_STEP_DONE) end_request(guest, which, SHIM_DONE, REALM_OK);
     else return result[1];

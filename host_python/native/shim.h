@@ -99,6 +99,9 @@ typedef struct shim_request {
     uint32_t max_tokens;
     uint32_t mode;
     uint32_t streaming; /* 1: SHIM_OUTPUT events tell of new text */
+    uint32_t priority;  /* of the sessions the guest opens for this request */
+    uint32_t reserved;
+    uint64_t deadline_ns; /* from the start; 0: none */
     uint32_t keep_drawn; /* 1: tokens drawn for the request are kept for shim_take_drawn */
     const char *prompt;
     uint64_t prompt_size;
@@ -123,7 +126,10 @@ typedef struct shim_outcome {
     uint32_t finish;
     uint32_t error;         /* a realm_status */
     const char *message;    /* what the host said with that error, "" when it said nothing; valid as the tokens are */
+    uint32_t limit;         /* the rest as in realm_error, where the message says more than the code */
     uint32_t prompt_tokens;
+    uint64_t limit_value;
+    uint64_t retry_after_ns;
     uint32_t token_count;
     const uint32_t *tokens; /* valid until the request is released */
     const char *extra;

@@ -23,6 +23,8 @@ typedef struct slot { /* one request */
     bool announced;  /* an OUTPUT event is out and its text not yet taken */
     uint64_t emitted; /* bytes since the start */
     uint64_t start_ns, first_ns, end_ns;
+    realm_session_options session; /* of the sessions opened for it; the deadline counted from the start */
+    realm_error problem; /* the last failure of an import while it was polled */
     bytes text;
     uint32_t *tokens; /* of the outcome */
     bool keeps_drawn;
@@ -48,6 +50,8 @@ struct shim_guest {
     bool queued;     /* on the driver's list of guests to poll again */
     realm_error failure;
     realm_error problem; /* what the last import that could fail said, so that people read more than a code */
+    const realm_session_options *session; /* of the request that is started or polled; NULL: of none */
+    uint64_t session_start_ns;
     slot *slots;
     uint32_t slot_count, slot_cap;
     uint64_t text_held;

@@ -22,10 +22,12 @@ from ._errors import (
     TemplateError,
     UnsupportedError,
 )
+from ._manager import RealmManager
 from ._model import Model, ModelInfo, demo_model_path
 from ._options import ResourceLimits, Sampling
 from ._prefix import PublicPrefix
 from ._runtime import GuestModule, GuestResult, Runtime
+from ._tenant import TenantStats
 
 __version__ = "0.1.0"
 
@@ -48,11 +50,13 @@ __all__ = [
     "PublicPrefix",
     "Realm",
     "RealmError",
+    "RealmManager",
     "ResourceLimits",
     "Runtime",
     "Sampling",
     "Stream",
     "TemplateError",
+    "TenantStats",
     "Timings",
     "UnsupportedError",
     "Usage",

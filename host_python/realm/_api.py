@@ -28,7 +28,7 @@ from ._engine import (
     next_delivery,
     wait_for_end,
 )
-from ._errors import error
+from ._errors import error, limit_error
 from ._library import ffi, library
 from ._model import Model, ModelOptions, Progress, demo_model_path, encode_text
 from ._options import (
@@ -37,11 +37,14 @@ from ._options import (
     MODES,
     ResourceLimits,
     Sampling,
+    check_deadline,
     check_max_tokens,
+    check_priority,
     choice,
     token_ids,
 )
 from ._process import Process, check_same_process
+from ._tenant import TenantStats, set_tenant_limits, tenant_number, tenant_stats
 
 if TYPE_CHECKING:
     import asyncio
@@ -53,6 +56,8 @@ if TYPE_CHECKING:
 FINISH = ("end", "stop", "length", "cancelled", "failed")  # enum finish
 BACKENDS = ("auto", "cpu")
 MAX_THREADS = 1024
+
+CHAT_SETTINGS = ("max_tokens", "stop", "mode", "logprobs", "priority", "deadline")
 
 Message = dict[str, Any]
 
@@ -123,8 +128,11 @@ class Realm:
             engine_options(backend, threads, cpu_features, shim, executor)
         )
         self.limits = limits or ResourceLimits()
+        self._tenant = tenant_number(self._engine, tenant)
+        if limits is not None:
+            set_tenant_limits(self._engine, self._tenant, limits)
         module = self._engine.sandbox.standard_module()
-        self._guest = Guest(self._engine, module, self.limits, tenant_number(self._engine, tenant))
+        self._guest = Guest(self._engine, module, self.limits, self._tenant)
         self._finalizer = weakref.finalize(self, abandon, self._engine, self._guest)
         self._finalizer.atexit = False  # the engine's own shutdown is enough
         if model is not None:
@@ -156,6 +164,24 @@ class Realm:
     def closed(self) -> bool:
         return self._closed
 
+    @property
+    def stopped(self) -> bool:
+        """Closed, or ended because its guest misbehaved: nothing runs in it any more."""
+        return self._closed or self._guest.problem is not None
+
+    # ---- limits ----
+
+    def set_limits(self, limits: ResourceLimits) -> None:
+        """Other limits from now on, also for what runs. Those of the guest's memory and time stay."""
+        self._check_open()
+        set_tenant_limits(self._engine, self._tenant, limits)
+        self._engine.run(lambda: self._guest.set_limits(limits))
+        self.limits = limits
+
+    def tenant_stats(self) -> TenantStats:
+        """What this realm and others of its tenant use now, and have used."""
+        return tenant_stats(self._engine, self._tenant)
+
     # ---- models ----
 
     def load_model(
@@ -170,10 +196,13 @@ class Realm:
         `progress` is called with numbers up to 1.0; an exception in it stops the loading.
         """
         self._check_open()
+        path = model.path if isinstance(model, Model) else Path(model)
+        if not self.limits.allows_model(path):
+            raise limit_error("limit-exceeded", f"this tenant may not use the model {path.name}", "models")
         if not isinstance(model, Model):
             options = ModelOptions("full", context_length, kv_type)
             choice("kv_type", kv_type, KV_TYPES)
-            handle = Model.load(self._engine, Path(model), options, progress)
+            handle = Model.load(self._engine, path, options, progress)
         elif model.shared() and model._engine is not self._engine:
             raise error(
                 "invalid-argument", "the model was loaded with other threads, cpu_features or backend"
@@ -217,9 +246,15 @@ class Realm:
         parse_special: bool = False,
         sampling: Sampling | None = None,
         logprobs: bool = False,
+        priority: int = 0,
+        deadline: float | None = None,
         **settings: Any,
     ) -> Generation:
-        """Continues a prompt as it is. `settings` are the fields of Sampling (temperature, seed, ...)."""
+        """Continues a prompt as it is. `settings` are the fields of Sampling (temperature, seed, ...).
+
+        Among the tenant's own requests those of higher `priority` come first; what is not done
+        `deadline` seconds from now fails.
+        """
         spec = self._spec(
             prompt,
             max_tokens,
@@ -230,6 +265,8 @@ class Realm:
             parse_special,
             make_sampling(sampling, settings),
             logprobs,
+            priority,
+            deadline,
         )
         return self._wait(spec)
 
@@ -245,6 +282,8 @@ class Realm:
         parse_special: bool = False,
         sampling: Sampling | None = None,
         logprobs: bool = False,
+        priority: int = 0,
+        deadline: float | None = None,
         **settings: Any,
     ) -> Stream:
         """Like generate, as an iterator of text pieces. Closing it cancels the request."""
@@ -258,6 +297,8 @@ class Realm:
             parse_special,
             make_sampling(sampling, settings),
             logprobs,
+            priority,
+            deadline,
         )
         return Stream(self._engine, self._guest, spec)
 
@@ -280,6 +321,8 @@ class Realm:
         parse_special: bool = False,
         sampling: Sampling | None = None,
         logprobs: bool = False,
+        priority: int = 0,
+        deadline: float | None = None,
         **settings: Any,
     ) -> AsyncStream:
         """stream for asyncio: `async for`, and `async with` to cancel at the end of the block."""
@@ -293,6 +336,8 @@ class Realm:
             parse_special,
             make_sampling(sampling, settings),
             logprobs,
+            priority,
+            deadline,
         )
         return AsyncStream(self._engine, self._guest, lambda: spec)
 
@@ -385,6 +430,8 @@ class Realm:
         parse_special: bool,
         sampling: Sampling,
         logprobs: bool = False,
+        priority: int = 0,
+        deadline: float | None = None,
     ) -> RequestSpec:
         self._check_open()
         text, stops = encode_text(prompt), pack_stops(stop)
@@ -400,6 +447,8 @@ class Realm:
             sampling=sampling,
             seed=sampling.actual_seed(),
             logprobs=bool(logprobs),
+            priority=check_priority(priority),
+            deadline=check_deadline(deadline),
         )
 
     def _chat_spec(self, messages: Sequence[Message], settings: dict[str, Any]) -> RequestSpec:
@@ -412,7 +461,7 @@ class Realm:
         }
         variables = rendering.pop("template_variables", {})
         prompt = self.render_chat(messages, model=model, **rendering, **variables)
-        fixed = {name: own.pop(name) for name in ("max_tokens", "stop", "mode", "logprobs") if name in own}
+        fixed = {name: own.pop(name) for name in CHAT_SETTINGS if name in own}
         sampling = make_sampling(own.pop("sampling", None), own)
         spec = self._spec(
             prompt,
@@ -424,6 +473,8 @@ class Realm:
             True,
             sampling,
             fixed.get("logprobs", False),
+            fixed.get("priority", 0),
+            fixed.get("deadline"),
         )
         return spec
 
@@ -642,10 +693,12 @@ def check_text_bytes(size: int, limits: ResourceLimits) -> None:
     """The guest holds the text, its token ids (at worst four bytes for each of the text's) and copies."""
     most = limits.guest_memory_bytes // 8
     if size > most:
-        raise error(
+        raise limit_error(
             "limit-exceeded",
             f"a prompt and stop strings of {size} bytes are more than the {most} that a realm with "
             f"guest_memory_bytes={limits.guest_memory_bytes} takes",
+            "guest_memory_bytes",
+            limits.guest_memory_bytes,
         )
 
 
@@ -653,12 +706,3 @@ def abandon(engine: Engine, guest: Guest) -> None:
     """A realm that was dropped without close()."""
     if engine.pid == os.getpid() and guest.handle:
         engine.submit(lambda: engine._close_guest(guest, error("closed", "the realm was dropped")))
-
-
-def tenant_number(engine: Engine, tenant: int | None) -> int:
-    """Realms share prefixes only when the application says they belong to one tenant."""
-    if tenant is None:
-        return 1 << 63 | engine.take_serial()
-    if not isinstance(tenant, int) or not 0 < tenant < 1 << 63:  # 0 is the host itself
-        raise error("invalid-argument", f"tenant must be a whole number from 1 to 2**63 - 1, not {tenant!r}")
-    return tenant

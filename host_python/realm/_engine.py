@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ._errors import RealmError, error
-from ._library import check, ffi, library, new_error, status_error, status_name
+from ._library import check, ffi, library, new_error, said_limit, status_error, status_name
 from ._model import ModelStore
 from ._process import Process, check_same_process
 
@@ -60,6 +60,8 @@ class RequestSpec:
     seed: int = 0
     extra: bytes = b""
     logprobs: bool = False  # deliver Drawn with the tokens
+    priority: int = 0  # among the tenant's own requests, higher first
+    deadline: float | None = None  # seconds from the start
 
 
 @dataclass(frozen=True)
@@ -322,7 +324,7 @@ class Engine:
             return Ended(problem=status_error(status, err), text=text)
         finish, code = int(out.finish), status_name(out.error)
         said = ffi.string(out.message).decode("utf-8", "replace")
-        problem = error(code, said or _FAILURE_TEXTS.get(code, "the request failed"))
+        problem = said_limit(code, said or _FAILURE_TEXTS.get(code, "the request failed"), out)
         return Ended(
             finish=finish,
             tokens=tuple(ffi.unpack(out.tokens, out.token_count)) if out.token_count else (),
@@ -464,6 +466,8 @@ def _marshal(spec: RequestSpec, model: int, streaming: bool) -> tuple[Any, list[
     request.mode = spec.mode
     request.streaming = streaming
     request.keep_drawn = spec.logprobs
+    request.priority = spec.priority
+    request.deadline_ns = 0 if spec.deadline is None else max(1, round(spec.deadline * 1e9))
     request.prompt, request.prompt_size = keep[0], len(spec.prompt)
     request.stops, request.stops_size = keep[1], len(spec.stops)
     request.extra, request.extra_size = keep[2], len(spec.extra)

@@ -17,6 +17,8 @@ RealmError
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class RealmError(Exception):
     """The base of all errors; `code` is the same in every host, the message is for people."""
@@ -32,7 +34,7 @@ class RealmError(Exception):
     def __str__(self) -> str:
         return f"{self.message} [{self.code}]"
 
-    def __reduce__(self) -> tuple[type[RealmError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.code, self.message)
 
 
@@ -45,7 +47,19 @@ class ModelError(RealmError):
 
 
 class LimitError(RealmError):
-    """A limit of the realm, the model or the machine would be exceeded."""
+    """A limit of the realm, the model or the machine would be exceeded.
+
+    `limit` names it as ResourceLimits does ("deadline" is that of the request, in milliseconds), `value` is
+    what it is set to, `retry_after` the seconds after which to try again; each None where not known.
+    """
+
+    limit: str | None = None
+    value: int | None = None
+    retry_after: float | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        said = {"limit": self.limit, "value": self.value, "retry_after": self.retry_after}
+        return type(self), (self.code, self.message), said
 
 
 class CancelledError(RealmError):
@@ -106,3 +120,13 @@ _FAMILY_OF = {code: family for family, codes in FAMILIES.items() for code in cod
 def error(code: str, message: str) -> RealmError:
     """The error of the family a code belongs to."""
     return _FAMILY_OF.get(code, RealmError)(code, message)
+
+
+def limit_error(
+    code: str, message: str, limit: str | None, value: int | None = None, retry_after: float | None = None
+) -> RealmError:
+    """The same for a code that is about a limit."""
+    made = error(code, message)
+    if isinstance(made, LimitError) and limit:
+        made.limit, made.value, made.retry_after = limit, value, retry_after
+    return made

@@ -25,6 +25,7 @@ from ._sandbox import (
     import_type,
     trap_cause,
 )
+from ._tenant import context_limits
 
 if TYPE_CHECKING:
     from ._engine import Engine
@@ -72,11 +73,7 @@ class Guest:
         options = ffi.new("shim_guest_options *")
         options.tag = self.tag
         options.tenant = tenant
-        options.limits.sessions = limits.sessions
-        options.limits.tickets = limits.tickets
-        options.limits.kv_tokens = limits.kv_tokens
-        options.limits.tensor_bytes = limits.tensor_bytes
-        options.limits.weight = limits.weight
+        options.limits = context_limits(limits)
         options.epoch_ticks = self._ticks
         options.memory_bytes = self._memory_limit
         options.text_bytes = limits.text_bytes
@@ -141,6 +138,12 @@ class Guest:
         return isinstance(memory, wasmtime.Memory) and memory.data_len(self.store) > full
 
     # ---- in the pump thread ----
+
+    def set_limits(self, limits: ResourceLimits) -> None:
+        if self.handle:
+            context = library().shim_guest_context(self.handle)
+            native = ffi.new("realm_limits *", context_limits(limits))
+            library().realm_context_set_limits(context, native)
 
     def grant(self, model: Any) -> int:
         """The realm's handle of a shared model, granted at its first use."""

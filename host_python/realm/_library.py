@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _abi
-from ._errors import RealmError, error
+from ._errors import RealmError, error, limit_error
 
 PACKAGE = Path(__file__).resolve().parent
 CHECKOUT = PACKAGE.parents[1]  # meaningful only when the package runs from its sources
@@ -66,7 +66,16 @@ def status_error(status: int, err: Any, doing: str = "") -> RealmError:
     code = status_name(status)
     text = ffi.string(err.message).decode("utf-8", "replace") if err is not None and err.code else ""
     message = text or code.replace("-", " ")
-    return error(code, f"{doing}: {message}" if doing else message)
+    return said_limit(code, f"{doing}: {message}" if doing else message, err)
+
+
+def said_limit(code: str, message: str, said: Any) -> RealmError:
+    """The error, with what a realm_error or shim_outcome says about a limit."""
+    if said is None or not said.limit:
+        return error(code, message)
+    name = ffi.string(library().realm_limit_name(said.limit)).decode()
+    retry_after = said.retry_after_ns / 1e9 if said.retry_after_ns else None
+    return limit_error(code, message, name, int(said.limit_value), retry_after)
 
 
 def status_name(status: int) -> str:

@@ -6,40 +6,62 @@ import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ._errors import error
 
 MODES = {"granular": 0, "whole": 1, "layers": 2}  # enum mode
 KV_TYPES = {"f16": 0, "f32": 1}
+MAX_WEIGHT = 10_000
 CPU_FEATURES = {"portable": 1, "avx2": 2, "avx512": 4, "amx": 8}
 
 
 @dataclass(frozen=True)
 class ResourceLimits:
-    """What one realm may use. 0: no limit of its own; the runtime's and the model's limits always hold."""
+    """What a tenant may use. 0: no limit of its own; the runtime's and the model's limits always hold."""
 
+    # of the tenant, over all its realms; a change holds at once, also for what runs
+    weight: int = 1  # share of computed tokens where there is more work than fits
+    concurrent_requests: int = 0  # that compute at once
+    queue_length: int = 0  # requests that may wait beyond those
+    context_length: int = 0  # most tokens of a conversation
+    kv_tokens: int = 0  # tokens whose KV is held
+    tokens_per_second: int = 0  # computed, prompt and generated
+    tokens_per_minute: int = 0
+    models: tuple[str, ...] | None = None  # paths or names of those it may load; None: any
+    own_guest: bool = False  # may bring guest modules of its own
+    # of one realm
     sessions: int = 0
     tickets: int = 0
-    kv_tokens: int = 0
     tensor_bytes: int = 256 << 20
-    weight: int = 1  # share of compute beside other realms
     guest_memory_bytes: int = 16 << 20
     guest_seconds: float = 2.0  # longest single call into the guest
     text_bytes: int = 16 << 20  # text waiting to be read
 
     def __post_init__(self) -> None:
         for name in (
-            "sessions",
-            "tickets",
             "kv_tokens",
+            "tokens_per_second",
+            "tokens_per_minute",
             "tensor_bytes",
-            "weight",
             "guest_memory_bytes",
             "text_bytes",
         ):
             _whole_number(name, getattr(self, name), 0, (1 << 63) - 1)
+        for name in ("concurrent_requests", "queue_length", "context_length", "sessions", "tickets"):
+            _whole_number(name, getattr(self, name), 0, 0xFFFFFFFF)
+        _whole_number("weight", self.weight, 0, MAX_WEIGHT)
         if not 0 < self.guest_seconds <= 3600:
             raise error("invalid-argument", f"guest_seconds must be in (0, 3600], not {self.guest_seconds!r}")
+        if isinstance(self.models, str):
+            raise error("invalid-argument", "models must be a sequence of paths or names, not one text")
+
+    def allows_model(self, path: Path) -> bool:
+        """Whether a model file is one of those named, by its path or name (the ending may be missing)."""
+        if self.models is None:
+            return True
+        names = {path.name, path.stem}
+        return any(name in names or Path(name).resolve() == path.resolve() for name in self.models)
 
 
 @dataclass(frozen=True)
@@ -92,6 +114,17 @@ def choice(name: str, value: str, allowed: Mapping[str, int]) -> int:
     if value not in allowed:
         raise error("invalid-argument", f"{name} must be one of {', '.join(allowed)}, not {value!r}")
     return allowed[value]
+
+
+def check_priority(value: object) -> int:
+    return _whole_number("priority", value, 0, 0xFFFFFFFF)
+
+
+def check_deadline(value: float | None) -> float | None:
+    """Seconds from the request's start."""
+    if value is not None:
+        _number("deadline", value, 0.0, 1e6, open_low=True)
+    return value
 
 
 def token_ids(ids: object) -> list[int]:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._api import FINISH, Timings, abandon, engine_options, make_sampling, pack_stops, tenant_number
+from ._api import FINISH, Timings, abandon, engine_options, make_sampling, pack_stops
 from ._engine import Ended, Engine, RequestSpec, wait_for_end
 from ._errors import RealmError, error
 from ._model import Model, ModelOptions, Progress, encode_text
 from ._options import MODES, ResourceLimits, check_max_tokens, choice
 from ._process import Process, check_same_process
+from ._tenant import set_tenant_limits, tenant_number
 
 if TYPE_CHECKING:
     from ._sandbox import Module
@@ -115,13 +116,18 @@ class Runtime:
 class GuestModule:
     """An own guest: an instance of a module with its own memory and limits."""
 
-    def __init__(self, engine: Engine, module: Module, limits: ResourceLimits) -> None:
+    def __init__(
+        self, engine: Engine, module: Module, limits: ResourceLimits, tenant: int | None = None
+    ) -> None:
         from ._guest import Guest  # loads wasmtime
 
         self._engine = engine
         self._module = module
         self._closed = False
-        self._guest = Guest(engine, module, limits, tenant_number(engine, None), plain=True)
+        number = tenant_number(engine, tenant)
+        if tenant is None:  # else its own realm has said them
+            set_tenant_limits(engine, number, limits)
+        self._guest = Guest(engine, module, limits, number, plain=True)
         self._finalizer = weakref.finalize(self, abandon, engine, self._guest)
         self._finalizer.atexit = False
 

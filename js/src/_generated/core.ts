@@ -12,6 +12,18 @@ function readText(view: DataView, at: number, cap: number): string {
 
 export const INITIAL_PAGES = 64;
 export const MAXIMUM_PAGES = 65535;
+export const REALM_LIMIT_NONE = 0;
+export const REALM_LIMIT_SESSIONS = 1;
+export const REALM_LIMIT_TICKETS = 2;
+export const REALM_LIMIT_TENSOR_BYTES = 3;
+export const REALM_LIMIT_KV_TOKENS = 4;
+export const REALM_LIMIT_CONTEXT_LENGTH = 5;
+export const REALM_LIMIT_CONCURRENT_REQUESTS = 6;
+export const REALM_LIMIT_QUEUE_LENGTH = 7;
+export const REALM_LIMIT_TOKENS_PER_SECOND = 8;
+export const REALM_LIMIT_TOKENS_PER_MINUTE = 9;
+export const REALM_LIMIT_DEADLINE = 10;
+export const REALM_LIMIT_KV_BYTES = 11;
 export const REALM_CPU_PORTABLE = 1;
 export const REALM_CPU_AVX2 = 2;
 export const REALM_CPU_AVX512 = 4;
@@ -26,6 +38,7 @@ export const REALM_LOAD_VOCAB = 1;
 export const REALM_LOAD_HEADER = 2;
 export const REALM_KV_F16 = 0;
 export const REALM_KV_F32 = 1;
+export const REALM_KV_MODEL = 2;
 export const REALM_ENCODE_ADD_SPECIAL = 1;
 export const REALM_ENCODE_PARSE_SPECIAL = 2;
 export const REALM_DECODE_SPECIAL = 1;
@@ -37,6 +50,7 @@ export const REALM_TICKET_FAILED = 3;
 
 /** What a module of the core exports. */
 export interface CoreExports {
+  realm_limit_name(limit: number): number;
   realm_abi_version(): number;
   realm_status_name(status: number): number;
   realm_runtime_create(options: number, out: number, err: number): number;
@@ -49,6 +63,7 @@ export interface CoreExports {
   realm_runtime_acknowledge(rt: number): void;
   realm_runtime_wake(rt: number): void;
   realm_runtime_step(rt: number, nowNs: bigint, budget: bigint, busy: number, err: number): number;
+  realm_runtime_next_due(rt: number): bigint;
   realm_runtime_take_batch(rt: number, out: number, some: number, err: number): number;
   realm_runtime_batch_wanted(rt: number, batch: bigint): number;
   realm_runtime_finish_batch(rt: number, batch: bigint, failed: number, message: number, err: number): number;
@@ -73,6 +88,7 @@ export interface CoreExports {
   realm_model_encode(model: number, text: number, size: number, flags: number, ids: number, cap: number, count: number, err: number): number;
   realm_model_decode(model: number, ids: number, count: number, flags: number, out: number, cap: number, size: number, err: number): number;
   realm_context_create(rt: number, tag: bigint, tenant: bigint, limits: number, out: number, err: number): number;
+  realm_context_set_limits(ctx: number, limits: number): void;
   realm_context_destroy(ctx: number): void;
   realm_context_grant(ctx: number, model: number, handle: number, err: number): number;
   realm_context_revoke(ctx: number, handle: number, err: number): number;
@@ -83,6 +99,9 @@ export interface CoreExports {
   realm_session_rewind(ctx: number, session: number, position: number, err: number): number;
   realm_prefix_publish(ctx: number, session: number, prefix: number, tokens: number, err: number): number;
   realm_prefix_unpublish(model: number, prefix: number, err: number): number;
+  realm_tenant_set_limits(rt: number, tenant: bigint, limits: number, err: number): number;
+  realm_tenant_get_stats(rt: number, tenant: bigint, out: number): void;
+  realm_tenant_refused(rt: number, tenant: bigint, limit: number): bigint;
   realm_forward(ctx: number, session: number, tokens: number, count: number, ticket: number, err: number): number;
   realm_forward_layers(ctx: number, session: number, first: number, count: number, tokens: number, countTokens: number, ticket: number, err: number): number;
   realm_forward_logits(ctx: number, session: number, tokens: number, count: number, out: number, ticket: number, err: number): number;
@@ -125,19 +144,28 @@ export interface SeatExports {
 export interface CoreError {
   code: number;
   message: string;
+  limit: number;
+  limitValue: bigint;
+  retryAfterNs: bigint;
 }
 
-export const REALM_ERROR_SIZE = 260;
+export const REALM_ERROR_SIZE = 280;
 
 export function readCoreError(view: DataView, at: number): CoreError {
   return {
     code: view.getInt32(at + 0, true),
     message: readText(view, at + 4, 256),
+    limit: view.getUint32(at + 260, true),
+    limitValue: view.getBigUint64(at + 264, true),
+    retryAfterNs: view.getBigUint64(at + 272, true),
   };
 }
 
 export function writeCoreError(view: DataView, at: number, value: CoreError): void {
   view.setInt32(at + 0, value.code, true);
+  view.setUint32(at + 260, value.limit, true);
+  view.setBigUint64(at + 264, value.limitValue, true);
+  view.setBigUint64(at + 272, value.retryAfterNs, true);
 }
 
 export interface CoreRuntimeOptions {
@@ -146,6 +174,7 @@ export interface CoreRuntimeOptions {
   executor: number;
   noDriver: number;
   batchRows: number;
+  hostClock: number;
   kvBytes: bigint;
 }
 
@@ -158,6 +187,7 @@ export function readCoreRuntimeOptions(view: DataView, at: number): CoreRuntimeO
     executor: view.getUint32(at + 8, true),
     noDriver: view.getUint32(at + 12, true),
     batchRows: view.getUint32(at + 16, true),
+    hostClock: view.getUint32(at + 20, true),
     kvBytes: view.getBigUint64(at + 24, true),
   };
 }
@@ -168,6 +198,7 @@ export function writeCoreRuntimeOptions(view: DataView, at: number, value: CoreR
   view.setUint32(at + 8, value.executor, true);
   view.setUint32(at + 12, value.noDriver, true);
   view.setUint32(at + 16, value.batchRows, true);
+  view.setUint32(at + 20, value.hostClock, true);
   view.setBigUint64(at + 24, value.kvBytes, true);
 }
 
@@ -368,9 +399,10 @@ export interface CoreSessionOptions {
   contextLength: number;
   noPrefix: number;
   priority: number;
+  deadlineNs: bigint;
 }
 
-export const REALM_SESSION_OPTIONS_SIZE = 16;
+export const REALM_SESSION_OPTIONS_SIZE = 24;
 
 export function readCoreSessionOptions(view: DataView, at: number): CoreSessionOptions {
   return {
@@ -378,6 +410,7 @@ export function readCoreSessionOptions(view: DataView, at: number): CoreSessionO
     contextLength: view.getUint32(at + 4, true),
     noPrefix: view.getUint32(at + 8, true),
     priority: view.getUint32(at + 12, true),
+    deadlineNs: view.getBigUint64(at + 16, true),
   };
 }
 
@@ -386,6 +419,87 @@ export function writeCoreSessionOptions(view: DataView, at: number, value: CoreS
   view.setUint32(at + 4, value.contextLength, true);
   view.setUint32(at + 8, value.noPrefix, true);
   view.setUint32(at + 12, value.priority, true);
+  view.setBigUint64(at + 16, value.deadlineNs, true);
+}
+
+export interface CoreTenantLimits {
+  weight: number;
+  concurrentRequests: number;
+  queueLength: number;
+  contextLength: number;
+  kvTokens: bigint;
+  tokensPerSecond: bigint;
+  tokensPerMinute: bigint;
+}
+
+export const REALM_TENANT_LIMITS_SIZE = 56;
+
+export function readCoreTenantLimits(view: DataView, at: number): CoreTenantLimits {
+  return {
+    weight: view.getUint32(at + 0, true),
+    concurrentRequests: view.getUint32(at + 4, true),
+    queueLength: view.getUint32(at + 8, true),
+    contextLength: view.getUint32(at + 12, true),
+    kvTokens: view.getBigUint64(at + 16, true),
+    tokensPerSecond: view.getBigUint64(at + 24, true),
+    tokensPerMinute: view.getBigUint64(at + 32, true),
+  };
+}
+
+export function writeCoreTenantLimits(view: DataView, at: number, value: CoreTenantLimits): void {
+  view.setUint32(at + 0, value.weight, true);
+  view.setUint32(at + 4, value.concurrentRequests, true);
+  view.setUint32(at + 8, value.queueLength, true);
+  view.setUint32(at + 12, value.contextLength, true);
+  view.setBigUint64(at + 16, value.kvTokens, true);
+  view.setBigUint64(at + 24, value.tokensPerSecond, true);
+  view.setBigUint64(at + 32, value.tokensPerMinute, true);
+}
+
+export interface CoreTenantStats {
+  contexts: bigint;
+  sessions: bigint;
+  running: bigint;
+  queued: bigint;
+  kvTokens: bigint;
+  requests: bigint;
+  tokensPrompt: bigint;
+  tokensGenerated: bigint;
+  waitedNs: bigint;
+  retryAfterNs: bigint;
+  refused: bigint;
+}
+
+export const REALM_TENANT_STATS_SIZE = 120;
+
+export function readCoreTenantStats(view: DataView, at: number): CoreTenantStats {
+  return {
+    contexts: view.getBigUint64(at + 0, true),
+    sessions: view.getBigUint64(at + 8, true),
+    running: view.getBigUint64(at + 16, true),
+    queued: view.getBigUint64(at + 24, true),
+    kvTokens: view.getBigUint64(at + 32, true),
+    requests: view.getBigUint64(at + 40, true),
+    tokensPrompt: view.getBigUint64(at + 48, true),
+    tokensGenerated: view.getBigUint64(at + 56, true),
+    waitedNs: view.getBigUint64(at + 64, true),
+    retryAfterNs: view.getBigUint64(at + 72, true),
+    refused: view.getBigUint64(at + 80, true),
+  };
+}
+
+export function writeCoreTenantStats(view: DataView, at: number, value: CoreTenantStats): void {
+  view.setBigUint64(at + 0, value.contexts, true);
+  view.setBigUint64(at + 8, value.sessions, true);
+  view.setBigUint64(at + 16, value.running, true);
+  view.setBigUint64(at + 24, value.queued, true);
+  view.setBigUint64(at + 32, value.kvTokens, true);
+  view.setBigUint64(at + 40, value.requests, true);
+  view.setBigUint64(at + 48, value.tokensPrompt, true);
+  view.setBigUint64(at + 56, value.tokensGenerated, true);
+  view.setBigUint64(at + 64, value.waitedNs, true);
+  view.setBigUint64(at + 72, value.retryAfterNs, true);
+  view.setBigUint64(at + 80, value.refused, true);
 }
 
 export interface CoreSampling {

@@ -120,7 +120,7 @@ export class WasmContext implements ContextHost {
 
   sessionOpenExact(model: number): number {
     const options = this.#core.begin().room(layout.REALM_SESSION_OPTIONS_SIZE);
-    const exact = { kvType: layout.REALM_KV_F32, contextLength: 0, noPrefix: 1, priority: 0 };
+    const exact = { kvType: layout.REALM_KV_F32, contextLength: 0, noPrefix: 1, priority: 0, deadlineNs: 0n };
     layout.writeCoreSessionOptions(this.#core.view, options, exact);
     return this.#made(this.#exports.realm_session_open(this.#open, model, options, this.#core.out, 0));
   }
