@@ -394,10 +394,10 @@ def test_the_exports_are_complete() -> None:
     """Every public class of the modules is exported, and everything exported exists."""
     import inspect
 
-    from realm import _api, _errors, _manager, _model, _options, _runtime, _tenant
+    from realm import _api, _errors, _manager, _model, _options, _prefix, _runtime, _tenant
 
     public = {"__version__", "Message", "demo_model_path"}
-    for module in (_api, _errors, _manager, _model, _options, _runtime, _tenant):
+    for module in (_api, _errors, _manager, _model, _options, _prefix, _runtime, _tenant):
         for name, value in vars(module).items():
             if inspect.isclass(value) and value.__module__ == module.__name__ and not name.startswith("_"):
                 public.add(name)
