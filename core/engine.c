@@ -244,7 +244,7 @@ static bool wants_all_logits(const session *s) { return s->active->kind == TICKE
 
 /* Pages the session's tenant may hold before its cached ones give way, so that its cache never exceeds its limit. */
 static uint64_t most_pages(const session *s) {
-    uint64_t positions = s->ctx->limits.kv_tokens;
+    uint64_t shared = s->ctx->account->limits.kv_tokens, positions = shared != 0 ? shared : s->ctx->limits.kv_tokens;
     return positions / CPU_KV_PAGE + (positions % CPU_KV_PAGE != 0);
 }
 

@@ -311,6 +311,7 @@ REALM_API realm_status realm_prefix_publish(realm_context *ctx, uint32_t session
                                             realm_error *err);
 /* Sessions that use the pages keep them. An unknown number is not-found. */
 REALM_API realm_status realm_prefix_unpublish(realm_model *model, uint32_t prefix, realm_error *err);
+
 /* ---- tenants: what all contexts of one tenant use together (core/tenant.c, core/schedule.c) ----------------------- */
 
 /* A *request* is a session from its first work until it is closed, rewound to 0, or has had no work for a second. Limits are
