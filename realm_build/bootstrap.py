@@ -55,6 +55,17 @@ def stamp() -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def only_pins_changed() -> bool:
+    """Then the environment is of this Python and place, and pip can change it under those who use it."""
+    try:
+        lines = (VENV / "pyvenv.cfg").read_text().splitlines()
+    except OSError:
+        return False
+    made = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
+    here = made.get("command", "").endswith(f" {VENV}")
+    return here and made.get("version") == sys.version.split()[0] and venv_python().exists()
+
+
 def venv_python() -> Path:
     return VENV / "Scripts" / "python.exe" if os.name == "nt" else VENV / "bin" / "python"
 
@@ -81,9 +92,12 @@ def locked() -> Iterator[None]:
 def make_environment() -> None:
     if not has_ensurepip() and not has_outer_pip():
         install_packages({"python3-venv": "Python's venv and pip"})
-    say(f"making {relative(VENV)} with the packages of {relative(REQUIREMENTS)}")
-    shutil.rmtree(VENV, ignore_errors=True)
-    run([base_python(), "-m", "venv", *([] if has_ensurepip() else ["--without-pip"]), str(VENV)])
+    if only_pins_changed():
+        say(f"bringing {relative(VENV)} up to {relative(REQUIREMENTS)}")
+    else:
+        say(f"making {relative(VENV)} with the packages of {relative(REQUIREMENTS)}")
+        shutil.rmtree(VENV, ignore_errors=True)
+        run([base_python(), "-m", "venv", *([] if has_ensurepip() else ["--without-pip"]), str(VENV)])
     pip_install("--requirement", str(REQUIREMENTS))
     add_source_path()
     STAMP.write_text(stamp())

@@ -56,6 +56,7 @@ def all_steps() -> dict[str, Callable[[], Counts]]:
         "unit c": lambda: Counts(*ctest.main()),
         "unit node": lambda: Counts(*node.run_tests(sources("tests/node/*.test.mjs"))),
         "gpu": run_gpu_tests,
+        "server": lambda: module("pytest", "-q", "tests/server"),
         "web": lambda: module("pytest", "-q", "tests/web"),
         "conformance": lambda: module("tests.conformance.runner"),  # on every host of its list
         "examples": run_examples,

@@ -401,13 +401,7 @@ class Realm:
     def stats(self) -> dict[str, Any]:
         """Counters of the engine this realm runs on."""
         self._check_open()
-        native = ffi.new("realm_runtime_stats *")
-        library().realm_runtime_get_stats(self._engine.runtime, native)
-        names = ("steps", "rows", "step_ns", "prefix_hits", "kv_bytes_used", "kv_bytes_limit")
-        counts = {name: int(getattr(native, name)) for name in names}
-        kernels = ffi.string(library().realm_runtime_kernels(self._engine.runtime)).decode()
-        threads = int(library().realm_runtime_threads(self._engine.runtime))
-        return {"kernels": kernels, "threads": threads, **counts}
+        return runtime_stats(self._engine)
 
     # ---- inside ----
 
@@ -646,6 +640,17 @@ def make_generation(ended: Ended, streamed: str, drawn: Sequence[tuple[int, floa
         timings=Timings(ended.first_seconds, ended.total_seconds),
         logprobs=tuple(logprob for _, logprob in drawn[: len(ended.tokens)]) if drawn else None,
     )
+
+
+def runtime_stats(engine: Engine) -> dict[str, Any]:
+    """Counters of an engine."""
+    native = ffi.new("realm_runtime_stats *")
+    library().realm_runtime_get_stats(engine.runtime, native)
+    names = ("steps", "rows", "step_ns", "prefix_hits", "kv_bytes_used", "kv_bytes_limit")
+    counts = {name: int(getattr(native, name)) for name in names}
+    kernels = ffi.string(library().realm_runtime_kernels(engine.runtime)).decode()
+    threads = int(library().realm_runtime_threads(engine.runtime))
+    return {"kernels": kernels, "threads": threads, **counts}
 
 
 def engine_options(

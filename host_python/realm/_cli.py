@@ -1,4 +1,4 @@
-"""The command `realm`: generate, chat, inspect, tokenize, detokenize, logits, bench.
+"""The command `realm`: generate, chat, inspect, tokenize, detokenize, logits, bench, serve.
 
 Results go to standard output; an error is one line with its code on standard error, with exit status 1, or 2
 for wrong usage. The engine is imported inside the commands, so that `realm --help` is quick.
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._errors import RealmError, error
+from .server import cli as server_cli
 
 if TYPE_CHECKING:
     from ._api import Generation, Realm
@@ -98,8 +99,8 @@ def interrupted() -> int:
     return INTERRUPTED
 
 
-def command(function: Callable[..., None]) -> Callable[..., int]:
-    """Registers a subcommand that turns every exception into an exit status."""
+def guarded(function: Callable[..., None]) -> Callable[..., int]:
+    """The same, with every exception turned into an exit status."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> int:
@@ -111,8 +112,13 @@ def command(function: Callable[..., None]) -> Callable[..., int]:
             return report(problem)
         return 0
 
-    name = function.__name__.removesuffix("_command")
-    app.command(name)(run)
+    return run
+
+
+def command(function: Callable[..., None]) -> Callable[..., int]:
+    """Registers a subcommand."""
+    run = guarded(function)
+    app.command(function.__name__.removesuffix("_command"))(run)
     return run
 
 
@@ -388,6 +394,9 @@ class Loading:
             self._task = self._bar.add_task("loading", total=1.0)
             self._bar.start()
         self._bar.update(self._task, completed=done)
+
+
+server_cli.register(app, guarded)
 
 
 # ---- conversations ----

@@ -1,0 +1,209 @@
+"""Runs the choices of one request: admission, the tenant's realm, breakers, metrics, spans.
+
+Choices is an async iterator of events as text comes; leaving its block ends whatever still runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry.trace import Span
+
+from .._api import AsyncStream, Generation, Realm
+from .._errors import error
+from .errors import ApiError, api_error
+from .keys import Tenant
+from .models import LoadedModel
+from .services import Services
+from .tracing import fail
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a choice is begun: astream or achat_stream of a realm with all settings but the model."""
+
+    tenant: Tenant
+    model: LoadedModel
+    begin: Callable[[Realm], AsyncStream]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text of a choice, and the tokens drawn since its last piece when log probabilities were asked for."""
+
+    index: int
+    text: str
+    drawn: Sequence[tuple[int, float]] = ()
+
+
+@dataclass(frozen=True)
+class Finished:
+    index: int
+    result: Generation
+
+
+Event = Piece | Finished
+
+
+class Choices:
+    def __init__(self, services: Services, starts: Sequence[Start], span: Span) -> None:
+        self._services = services
+        self._starts = starts
+        self._span = span
+        self._events: asyncio.Queue[Event | BaseException] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._open = len(starts)
+
+    async def __aenter__(self) -> Choices:
+        self._tasks = [
+            asyncio.create_task(self._run(index, start)) for index, start in enumerate(self._starts)
+        ]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        if not self._open:
+            raise StopAsyncIteration
+        event = await self._events.get()
+        if isinstance(event, BaseException):
+            self._open = 0
+            raise event
+        if isinstance(event, Finished):
+            self._open -= 1
+        return event
+
+    async def _run(self, index: int, start: Start) -> None:
+        try:
+            await run_choice(self._services, start, self._span, index, self._events.put_nowait)
+        except asyncio.CancelledError:
+            raise
+        except Exception as problem:
+            self._events.put_nowait(problem)
+
+
+async def run_choice(
+    services: Services, start: Start, parent: Span, index: int, put: Callable[[Event], None]
+) -> None:
+    """One choice from admission to its last token, accounted for however it ends."""
+    tenant, model = start.tenant, start.model
+    services.breakers.check("model", model.name)
+    services.breakers.check("tenant", tenant.name)
+    span = services.tracing.generation(parent, {"realm.tenant": tenant.name, "realm.model": model.name})
+    record = Record(services, tenant, model, span)
+    try:
+        async with asyncio.timeout(services.options.request_seconds):
+            async with services.admission.turn(tenant.name) as waited:
+                record.admitted(waited)
+                realm = await services.tenants.realm(tenant, model)
+                await stream_choice(start.begin(realm), record, index, put)
+    except BaseException as problem:
+        record.failed(problem)
+        await services.tenants.retire(tenant, problem)
+        raise
+    finally:
+        span.end()
+
+
+async def stream_choice(
+    stream: AsyncStream, record: Record, index: int, put: Callable[[Event], None]
+) -> None:
+    async with stream:
+        taken = 0
+        async for text in stream:
+            record.text_came()
+            put(Piece(index, text, stream.drawn[taken:]))
+            taken = len(stream.drawn)
+        result = stream.result
+        put(Piece(index, "", stream.drawn[taken : len(result.tokens)]))
+    if result.finish_reason in ("cancelled", "failed"):
+        raise error("closed", "the generation was ended")
+    record.ended(result)
+    put(Finished(index, result))
+
+
+class Record:
+    """What is measured of one choice."""
+
+    def __init__(self, services: Services, tenant: Tenant, model: LoadedModel, span: Span) -> None:
+        self._services = services
+        self._tenant, self._model, self._span = tenant, model, span
+        self._metrics = services.metrics
+        self._label = services.metrics.tenant(tenant.name)
+        self._asked = time.time_ns()
+        self._entered = self._first = 0
+        self._steps = 0
+
+    def admitted(self, waited: float) -> None:
+        self._entered = time.time_ns()
+        self._metrics.queue_seconds.labels(self._label).observe(waited)
+        self._child("queue", self._asked, self._entered, {})
+        if self._services.tracing.enabled:
+            self._steps = self._services.engine_stats().get("steps", 0)
+
+    def text_came(self) -> None:
+        if self._first:
+            return
+        self._first = time.time_ns()
+        seconds = (self._first - self._entered) / 1e9
+        self._metrics.first_token_seconds.labels(self._label, self._model.name).observe(seconds)
+
+    def ended(self, result: Generation) -> None:
+        now, model = time.time_ns(), self._model.name
+        count = len(result.tokens)
+        self._metrics.tokens.labels(self._label, model, "prompt").inc(result.prompt_tokens)
+        self._metrics.tokens.labels(self._label, model, "generated").inc(count)
+        self._metrics.generations.labels(self._label, model, result.finish_reason).inc()
+        if count > 1 and self._first:
+            self._metrics.token_gap_seconds.labels(model).observe((now - self._first) / 1e9 / (count - 1))
+        self._spans_of_work(now, result.prompt_tokens, count)
+        self._report(None)
+
+    def failed(self, problem: BaseException) -> None:
+        if isinstance(problem, (asyncio.CancelledError, GeneratorExit)):
+            outcome = "cancelled"
+        else:
+            told = api_error(problem)
+            outcome = "refused" if told.status < 500 or told.status == 503 else "failed"
+            self._count_refusal(problem, told)
+        self._metrics.generations.labels(self._label, self._model.name, outcome).inc()
+        if self._entered:
+            self._spans_of_work(time.time_ns(), 0, 0)
+        fail(self._span, outcome)
+        self._report(problem)
+
+    def _count_refusal(self, problem: BaseException, told: ApiError) -> None:
+        reason = getattr(problem, "reason", None)
+        if reason is not None:
+            self._metrics.shed.labels(reason).inc()
+        elif told.status == 429:
+            self._metrics.refused.labels(self._label, getattr(problem, "limit", None) or "other").inc()
+
+    def _spans_of_work(self, end: int, prompt_tokens: int, tokens: int) -> None:
+        if not self._services.tracing.enabled:
+            return
+        first = self._first or end
+        self._child("prefill", self._entered, first, {"realm.prompt_tokens": prompt_tokens})
+        steps = self._services.engine_stats().get("steps", 0) - self._steps
+        self._child("decode", first, end, {"realm.tokens": tokens, "realm.engine_steps": steps})
+
+    def _child(self, name: str, start: int, end: int, attributes: dict[str, Any]) -> None:
+        if self._services.tracing.enabled:
+            self._services.tracing.child(self._span, name, start, end, attributes)
+
+    def _report(self, problem: BaseException | None) -> None:
+        self._services.breakers.report("model", self._model.name, problem)
+        self._services.breakers.report("tenant", self._tenant.name, problem)

@@ -1,0 +1,165 @@
+"""Realm's own endpoints: load and unload models, generate, stream, statistics."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from .._api import AsyncStream, Generation, Realm
+from .._options import Sampling
+from .choices import Choices, Event, Finished, Start
+from .errors import ApiError
+from .keys import Tenant
+from .openai import describe
+from .openai_schema import MOST_STOPS, MOST_TOKENS, ChatMessage, Stop
+from .replies import collect, event, json_reply, stream_reply, while_connected
+from .services import administrator, caller, services_of
+
+router = APIRouter(tags=["Realm"])
+Caller = Annotated[Tenant, Depends(caller)]
+Administrator = Annotated[Tenant, Depends(administrator)]
+
+
+class LoadRequest(BaseModel):
+    path: str = Field(min_length=1, max_length=1024, description="A file below --models-dir.")
+    id: str | None = Field(None, min_length=1, max_length=128, description="Without it, the file's name.")
+    context_length: int = Field(0, ge=0, le=1 << 20)
+    kv_type: Literal["f16", "f32"] = "f16"
+
+
+class GenerateRequest(BaseModel):
+    """A text to continue (`prompt`) or a conversation to answer (`messages`), and Realm's own settings."""
+
+    model_config = ConfigDict(allow_inf_nan=False, extra="forbid")
+
+    model: str | None = Field(None, max_length=256)
+    prompt: str | None = None
+    messages: list[ChatMessage] | None = Field(None, min_length=1, max_length=4096)
+    max_tokens: int = Field(256, ge=1, le=MOST_TOKENS)
+    stop: list[Stop] = Field([], max_length=MOST_STOPS)
+    mode: Literal["granular", "whole", "layers"] = "whole"
+    logprobs: bool = False
+    temperature: float = Field(0.8, ge=0, le=1e6)
+    top_k: int = Field(40, ge=0, le=1 << 20)
+    top_p: float = Field(0.95, gt=0, le=1)
+    min_p: float = Field(0.05, ge=0, le=1)
+    repetition_penalty: float = Field(1.0, gt=0, le=100)
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    seed: int | None = Field(None, ge=0, lt=1 << 64)
+
+    def sampling(self) -> Sampling:
+        names = (
+            "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "frequency_penalty",
+            "presence_penalty", "seed",
+        )  # fmt: skip
+        return Sampling(**{name: getattr(self, name) for name in names})
+
+
+@router.post("/v1/models/load", status_code=201)
+async def load_model(request: Request, body: LoadRequest, tenant: Administrator) -> Response:
+    services = services_of(request)
+    path = services.models.file(body.path)
+    model = await services.models.add(body.id or path.stem, path, body.context_length, body.kv_type)
+    services.metrics.models_loaded.set(len(services.models))
+    return json_reply(describe(model), 201)
+
+
+@router.delete("/v1/models/{model}")
+async def delete_model(request: Request, model: str, tenant: Administrator) -> Response:
+    services = services_of(request)
+    taken = services.models.take_out(model)
+    await services.tenants.take_model(taken)
+    taken.handle.close()
+    services.metrics.models_loaded.set(len(services.models))
+    return json_reply({"id": model, "object": "model", "deleted": True})
+
+
+@router.post("/v1/generate")
+async def generate(request: Request, body: GenerateRequest, tenant: Caller) -> Response:
+    services = services_of(request)
+    choices = Choices(services, [start_of(request, body, tenant)], request.scope["realm.span"])
+    events = await while_connected(request, services.drain, collect(choices))
+    [result] = [event.result for event in events if isinstance(event, Finished)]
+    return json_reply({"text": result.text, **record(result)})
+
+
+@router.post("/v1/stream")
+async def stream(request: Request, body: GenerateRequest, tenant: Caller) -> Response:
+    """Events `{"text": ...}` as text comes, and one last `{"done": true, ...}`."""
+    services = services_of(request)
+    choices = Choices(services, [start_of(request, body, tenant)], request.scope["realm.span"])
+    return await stream_reply(request, services.drain, choices, event_of, list)
+
+
+def start_of(request: Request, body: GenerateRequest, tenant: Tenant) -> Start:
+    if (body.prompt is None) == (body.messages is None):
+        raise ApiError(400, "give either prompt or messages", param="prompt")
+    model = services_of(request).find_model(body.model, tenant)
+    settings: dict[str, Any] = {
+        "model": model.handle,
+        "max_tokens": body.max_tokens,
+        "stop": body.stop,
+        "mode": body.mode,
+        "sampling": body.sampling(),
+        "logprobs": body.logprobs,
+    }
+    if body.prompt is not None:
+        return Start(tenant, model, partial(begin_text, body.prompt, settings))
+    return Start(tenant, model, partial(begin_chat, [m.plain() for m in body.messages or []], settings))
+
+
+def begin_text(prompt: str, settings: dict[str, Any], realm: Realm) -> AsyncStream:
+    return realm.astream(prompt, **settings)
+
+
+def begin_chat(messages: list[dict[str, Any]], settings: dict[str, Any], realm: Realm) -> AsyncStream:
+    return realm.achat_stream(messages, **settings)
+
+
+def event_of(found: Event) -> list[bytes]:
+    if isinstance(found, Finished):
+        return [event({"done": True, **record(found.result)})]
+    return [event({"text": found.text})] if found.text else []
+
+
+def record(result: Generation) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "tokens": list(result.tokens),
+        "finish_reason": result.finish_reason,
+        "usage": {
+            "prompt_tokens": result.prompt_tokens,
+            "completion_tokens": len(result.tokens),
+            "total_tokens": result.usage.total_tokens,
+        },
+        "timings": {
+            "first_token_seconds": round(result.timings.first_token_seconds, 6),
+            "total_seconds": round(result.timings.total_seconds, 6),
+        },
+    }
+    return made | ({"logprobs": list(result.logprobs)} if result.logprobs is not None else {})
+
+
+@router.get("/v1/stats")
+async def stats(request: Request, tenant: Caller) -> Response:
+    """The engine's counters, and those of the caller's tenant; an administrator sees all tenants."""
+    services = services_of(request)
+    manager = services.tenants.manager
+    names = manager.ids() if tenant.admin else [tenant.name] if tenant.name in manager else []
+    return json_reply(
+        {
+            "engine": dict(services.engine_stats()),
+            "models": [name for name in services.models.names() if tenant.may_use(name)],
+            "server": {"running": services.admission.running, "waiting": services.admission.waiting},
+            "tenants": {name: tenant_record(services.tenants.stats(name)) for name in names},
+        }
+    )
+
+
+def tenant_record(found: Any) -> dict[str, Any]:
+    return dict(vars(found)) if found is not None else {}

@@ -1,0 +1,111 @@
+"""OpenAI's endpoints: /v1/models, /v1/chat/completions, /v1/completions. openai_output.py makes what they
+return.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import Response
+
+from .._api import AsyncStream, Realm
+from .choices import Choices, Finished, Start
+from .keys import Tenant
+from .models import LoadedModel
+from .openai_output import ChatOutput, Output, TextOutput
+from .openai_schema import ChatRequest, CompletionSettings, TextRequest
+from .replies import collect, json_reply, stream_reply, while_connected
+from .services import Services, caller, services_of
+
+router = APIRouter(tags=["OpenAI"])
+Caller = Annotated[Tenant, Depends(caller)]
+
+MODE = (
+    "whole"  # the loop of tokens runs in the engine: the tokens are the same, and there is less to wait for
+)
+
+
+@router.get("/v1/models")
+async def list_models(request: Request, tenant: Caller) -> Response:
+    models = services_of(request).models
+    found = [models.find(name) for name in models.names() if tenant.may_use(name)]
+    return json_reply({"object": "list", "data": [describe(model) for model in found if model]})
+
+
+@router.get("/v1/models/{model}")
+async def get_model(request: Request, model: str, tenant: Caller) -> Response:
+    return json_reply(describe(services_of(request).find_model(model, tenant)))
+
+
+def describe(model: LoadedModel) -> dict[str, Any]:
+    info = model.handle.info
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "realm",
+        "context_length": info.context_length,
+        "parameters": info.parameter_count,
+    }
+
+
+@router.post("/v1/chat/completions")
+async def chat_completions(request: Request, body: ChatRequest, tenant: Caller) -> Response:
+    body.check()
+    services = services_of(request)
+    model = services.find_model(body.model, tenant)
+    messages = [message.plain() for message in body.messages]
+
+    def begin(choice: int, realm: Realm) -> AsyncStream:
+        return realm.achat_stream(
+            messages,
+            model=model.handle,
+            max_tokens=body.most_tokens or model.handle.info.context_length,
+            stop=body.stops(),
+            mode=MODE,
+            sampling=body.sampling(choice),
+            logprobs=bool(body.logprobs),
+        )
+
+    body.sampling(0)  # what is wrong with the settings is said before anything starts
+    starts = [Start(tenant, model, partial(begin, choice)) for choice in range(body.n or 1)]
+    return await reply(request, services, body, starts, ChatOutput(model, bool(body.logprobs)))
+
+
+@router.post("/v1/completions")
+async def completions(request: Request, body: TextRequest, tenant: Caller) -> Response:
+    body.check()
+    services = services_of(request)
+    model = services.find_model(body.model, tenant)
+    n = body.n or 1
+    prompts = [prompt for prompt in body.prompts() for _ in range(n)]
+
+    def begin(choice: int, realm: Realm) -> AsyncStream:
+        return realm.astream(
+            prompts[choice],
+            model=model.handle,
+            max_tokens=body.max_tokens or 16,  # OpenAI's default
+            stop=body.stops(),
+            mode=MODE,
+            sampling=body.sampling(choice % n),
+            logprobs=body.logprobs is not None,
+        )
+
+    body.sampling(0)
+    starts = [Start(tenant, model, partial(begin, choice)) for choice in range(len(prompts))]
+    output = TextOutput(model, body.logprobs is not None, prompts, n, bool(body.echo))
+    return await reply(request, services, body, starts, output)
+
+
+async def reply(
+    request: Request, services: Services, body: CompletionSettings, starts: list[Start], output: Output
+) -> Response:
+    choices = Choices(services, starts, request.scope["realm.span"])
+    if body.stream:
+        closing = partial(output.closing_chunks, body.wants_usage)
+        return await stream_reply(request, services.drain, choices, output.chunks, closing)
+    events = await while_connected(request, services.drain, collect(choices))
+    return json_reply(output.whole([event for event in events if isinstance(event, Finished)]))

@@ -1,0 +1,178 @@
+"""The official Python client of OpenAI against a live server: unchanged, its own types."""
+
+from __future__ import annotations
+
+import math
+
+import openai
+import pytest
+
+from tests.server.live import LiveServer
+
+FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture
+def client(server: LiveServer):
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60) as made:
+        yield made
+
+
+def test_chat(client) -> None:
+    answer = client.chat.completions.create(model="demo", messages=FRANCE, temperature=0)
+    [choice] = answer.choices
+    assert choice.message.role == "assistant" and "Paris" in choice.message.content
+    assert choice.finish_reason == "stop" and answer.model == "demo" and answer.object == "chat.completion"
+    usage = answer.usage
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens > usage.prompt_tokens > 0
+
+
+def test_chat_stream_says_the_same_as_the_whole(client) -> None:
+    whole = client.chat.completions.create(model="demo", messages=FRANCE, temperature=0)
+    chunks = list(
+        client.chat.completions.create(
+            model="demo", messages=FRANCE, temperature=0, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+    assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_stream_without_usage_has_none(client) -> None:
+    stream = client.chat.completions.create(model="demo", messages=FRANCE, temperature=0, stream=True)
+    assert all(chunk.usage is None and chunk.choices for chunk in stream)
+
+
+def test_content_parts_are_one_text(client) -> None:
+    parts = [{"type": "text", "text": "What is the capital "}, {"type": "text", "text": "of France?"}]
+    answer = client.chat.completions.create(
+        model="demo", messages=[{"role": "user", "content": parts}], temperature=0
+    )
+    assert "Paris" in answer.choices[0].message.content
+
+
+def test_stop(client) -> None:
+    full = client.chat.completions.create(model="demo", messages=FRANCE, temperature=0)
+    cut = client.chat.completions.create(model="demo", messages=FRANCE, temperature=0, stop=["Par"])
+    assert cut.choices[0].finish_reason == "stop"
+    assert cut.choices[0].message.content == full.choices[0].message.content.partition("Par")[0]
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_length(client, name: str) -> None:
+    answer = client.chat.completions.create(model="demo", messages=FRANCE, temperature=0, **{name: 3})
+    assert answer.choices[0].finish_reason == "length" and answer.usage.completion_tokens == 3
+
+
+def test_choices_and_seed(client) -> None:
+    def ask():
+        return client.chat.completions.create(
+            model="endless", messages=FRANCE, n=3, seed=5, max_tokens=8,
+        )  # fmt: skip
+
+    with pytest.raises(openai.BadRequestError, match="chat template"):
+        ask()
+    first, second = (
+        client.completions.create(model="endless", prompt="x", n=3, seed=5, max_tokens=8, temperature=1)
+        for _ in range(2)
+    )
+    texts = [choice.text for choice in first.choices]
+    assert texts == [choice.text for choice in second.choices]
+    assert [choice.index for choice in first.choices] == [0, 1, 2] and len(set(texts)) == 3
+    assert first.usage.completion_tokens == 24
+
+
+def test_completion_and_several_prompts(client) -> None:
+    both = client.completions.create(model="demo", prompt=["The capital of", "The capital of"], temperature=0)
+    alone = client.completions.create(model="demo", prompt="The capital of", temperature=0, echo=True)
+    assert both.choices[0].text == both.choices[1].text
+    assert alone.choices[0].text == "The capital of" + both.choices[0].text
+    assert both.usage.prompt_tokens == 2 * alone.usage.prompt_tokens
+    streamed = client.completions.create(model="demo", prompt="The capital of", temperature=0, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in streamed) == both.choices[0].text
+
+
+def test_log_probabilities(client) -> None:
+    answer = client.chat.completions.create(model="demo", messages=FRANCE, temperature=0, logprobs=True)
+    tokens = answer.choices[0].logprobs.content
+    assert "".join(token.token for token in tokens) == answer.choices[0].message.content
+    assert all(-math.inf < token.logprob <= 0 for token in tokens)
+    assert bytes(sum((token.bytes for token in tokens), [])).decode() == answer.choices[0].message.content
+    stream = client.chat.completions.create(
+        model="demo", messages=FRANCE, temperature=0, logprobs=True, stream=True
+    )
+    streamed = [
+        token
+        for chunk in stream
+        if chunk.choices[0].logprobs
+        for token in chunk.choices[0].logprobs.content or []
+    ]
+    assert [(token.token, token.logprob) for token in streamed] == [
+        (token.token, token.logprob) for token in tokens
+    ]
+
+
+def test_log_probabilities_of_completions(client) -> None:
+    answer = client.completions.create(model="demo", prompt="The capital of", temperature=0, logprobs=0)
+    found = answer.choices[0].logprobs
+    assert "".join(found.tokens) == answer.choices[0].text
+    assert len(found.token_logprobs) == len(found.text_offset) == answer.usage.completion_tokens
+
+
+def test_bias_bans_a_token(client) -> None:
+    plain = client.completions.create(model="demo", prompt="The capital of", temperature=0, max_tokens=1)
+    token = client.post("/generate", body={"prompt": "The capital of", "temperature": 0}, cast_to=object)[
+        "tokens"
+    ][0]
+    banned = client.completions.create(
+        model="demo", prompt="The capital of", temperature=0, max_tokens=1, logit_bias={str(token): -100}
+    )
+    assert banned.choices[0].text != plain.choices[0].text
+
+
+def test_models(client) -> None:
+    assert [model.id for model in client.models.list()] == ["demo", "endless"]
+    assert client.models.retrieve("demo").owned_by == "realm"
+
+
+def test_errors_are_those_of_the_client(client) -> None:
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.chat.completions.create(model="gpt-99", messages=FRANCE)
+    assert missing.value.code == "model_not_found" and missing.value.param == "model"
+    with pytest.raises(openai.BadRequestError) as wrong:
+        client.chat.completions.create(model="demo", messages=FRANCE, temperature=9)
+    assert wrong.value.param == "temperature"
+    with pytest.raises(openai.BadRequestError) as long:
+        client.completions.create(model="demo", prompt="word " * 2000)
+    assert long.value.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"response_format": {"type": "json_object"}},
+        {"logprobs": True, "top_logprobs": 3},
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(client, field) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(model="demo", messages=FRANCE, **field)
+    assert refused.value.param in field
+
+
+async def test_leaving_a_stream_ends_the_generation(server: LiveServer) -> None:
+    from tests.server.live import wait_until
+
+    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        stream = await client.completions.create(
+            model="endless", prompt="x", max_tokens=50_000, stream=True, temperature=0
+        )
+        async for _ in stream:
+            break
+        await stream.close()
+    wait_until(lambda: server.stats()["server"]["running"] == 0, "the generation ended")
