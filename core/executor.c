@@ -38,6 +38,8 @@ struct executor {
     uint32_t task;          /* next task of the op under way; 0: none was run */
     uint64_t slice;         /* multiply-adds that a round of its tasks may take, fixed when it begins; 0: no bound */
     uint32_t rows;          /* rows later ops work on: all, or the gathered ones */
+    executor_observer observer;
+    void *observer_arg;
 };
 
 /* ---- life ---------------------------------------------------------------------------------------------------------------- */
@@ -99,6 +101,11 @@ void executor_destroy(executor *x) {
     free((void *)x->pages);
     free(x->blocks);
     free(x);
+}
+
+void executor_observe(executor *x, executor_observer done, void *arg) {
+    x->observer = done;
+    x->observer_arg = arg;
 }
 
 /* ---- slices: an op may be left after any round of its tasks and taken up again -------------------------------------------- */
@@ -464,7 +471,10 @@ static uint64_t run_op(executor *x, uint64_t allowance) {
         }
         if (op->kind == REALM_OP_GATHER) x->rows = x->work->n_out;
     }
-    if (x->task == 0) x->cursor += count;
+    if (x->task == 0) {
+        x->cursor += count;
+        if (x->observer != NULL) x->observer(x->observer_arg, op, count);
+    }
     return work;
 }
 

@@ -34,6 +34,9 @@ typedef struct executor executor;
 realm_status executor_create(const plan *p, const uint8_t *weights, const cpu_ops *ops, pool *threads, uint32_t max_rows,
                              uint32_t max_out, executor **out, realm_error *err);
 void executor_destroy(executor *x);
+/* Calls `done` after each op that ran to its end (`count` consecutive matmuls run as one): for benchmarks. NULL: no more. */
+typedef void (*executor_observer)(void *arg, const plan_op *op, uint32_t count);
+void executor_observe(executor *x, executor_observer done, void *arg);
 
 /* Starts a batch (false: out of memory for its page table); executor_run then computes until about `budget` multiply-adds are
  * spent (0: to the end), also inside a long op, or *stop becomes true. Returns true when the batch is complete (or stopped). */

@@ -32,7 +32,7 @@ ISA_FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
             "-mavx2", "-mfma", "-mf16c",
         ),
         "_amx": (
-            "-mamx-tile", "-mamx-bf16", "-mavx512bf16",
+            "-mamx-tile", "-mamx-bf16", "-mamx-int8", "-mavx512bf16",
             "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni",
             "-mavx2", "-mfma", "-mf16c",
         ),

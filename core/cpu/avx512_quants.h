@@ -18,6 +18,31 @@ typedef struct quant {
     void (*scales)(const uint8_t *group, uint32_t count, __m512 *scale, __m512 *min);
 } quant;
 
+/* ---- activations ---- */
+
+AVX512_INLINE __m128i avx512_to_int8(__m512 x, float inverse) {
+    return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(inverse))));
+}
+
+AVX512_INLINE int32_t avx512_sum_bytes(__m128i bytes) {
+    __m128i sums = _mm_dpbusd_epi32(_mm_setzero_si128(), _mm_set1_epi8(1), bytes);
+    sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0xb1)));
+}
+
+/* 32 activations as int8 times the scale returned, and the sums of each half. */
+AVX512_INLINE float avx512_int8_block(__m512 x0, __m512 x1, __m128i bytes[2], int32_t sums[2]) {
+    const float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(x0), _mm512_abs_ps(x1)));
+    const bool is_zero = most < 1e-30f; /* else 127 / most could overflow */
+    const float inverse = is_zero ? 0.0f : 127.0f / most;
+    bytes[0] = avx512_to_int8(x0, inverse);
+    bytes[1] = avx512_to_int8(x1, inverse);
+    sums[0] = avx512_sum_bytes(bytes[0]);
+    sums[1] = avx512_sum_bytes(bytes[1]);
+    if (_mm512_cmp_ps_mask(x0, x1, _CMP_UNORD_Q)) return __builtin_nanf(""); /* a NaN goes on into the result */
+    return is_zero ? 0.0f : most / 127.0f;
+}
+
 /* ---- the types ---- */
 
 /* Half-precision scales of up to 16 small blocks, which open with them. */

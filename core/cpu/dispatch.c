@@ -22,12 +22,12 @@ static bool has_bits(uint32_t value, uint32_t bits) {
     return (value & bits) == bits;
 }
 
-/* AMX with bf16, and AVX-512's conversion to bf16. Linux wants to be asked before a process may use tiles. */
+/* AMX with bf16 and int8, and AVX-512's conversion to bf16. Linux wants to be asked before a process may use tiles. */
 static bool has_amx(uint64_t state) {
     uint32_t a, b, c, d;
-    const uint32_t amx_bf16 = 1u << 22, amx_tile = 1u << 24, avx512_bf16 = 1u << 5;
+    const uint32_t amx_bf16 = 1u << 22, amx_tile = 1u << 24, amx_int8 = 1u << 25, avx512_bf16 = 1u << 5;
     if (!has_bits((uint32_t)state, XCR0_TILES)) return false;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has_bits(d, amx_bf16 | amx_tile)) return false;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has_bits(d, amx_bf16 | amx_tile | amx_int8)) return false;
     if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !has_bits(a, avx512_bf16)) return false;
     return platform_permit_tiles();
 }

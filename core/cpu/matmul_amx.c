@@ -3,11 +3,11 @@
  * A tile product is C (16, 16) f32 += A (16, 32) bf16 @ B (32, 16) bf16, B with pairs of rows interleaved. Weights are A: rows
  * of PANEL_OUTPUTS x PANEL_K weights are unpacked as they stand. Activations are B: `prepare` transposes them once per batch.
  * So C holds outputs x rows and is transposed on its way out. Both factors are rounded to bf16, which is closer than int8
- * activations are; sums are float. Batches below MIN_ROWS use the int8 kernels of matmul_avx512.c, which read less. */
+ * activations are; sums are float. Up to 16 rows go to matmul_few_amx.c, one or two to matmul_avx512.c. */
+#include "amx.h"
 #include "avx512_quants.h"
 #include "int8_rows.h"
 
-#define MIN_ROWS 12      /* a tile costs the same from 1 to 16 rows; from here on it beats the int8 kernels */
 #define STEP 32          /* weights of a tile row */
 #define TILE_BYTES 1024
 #define PANEL_OUTPUTS 256
@@ -28,9 +28,11 @@ typedef struct panel { /* weights as A tiles, and a place for four C tiles */
 static size_t tiles_size(uint32_t n_rows, uint32_t k) { return ((size_t)n_rows + 15) / 16 * (k / STEP) * TILE_BYTES; }
 
 static size_t prepared_size(uint32_t n_rows, uint32_t k) {
-    size_t few = int8_prepared_size(n_rows < MIN_ROWS ? n_rows : MIN_ROWS, k);
-    size_t many = n_rows < MIN_ROWS ? 0 : tiles_size(n_rows, k);
-    return few > many ? few : many;
+    const size_t sizes[] = {int8_prepared_size(CPU_FEW_MIN - 1, k), cpu_few_prepared_size(k), tiles_size(n_rows, k)};
+    size_t most = sizes[0];
+    if (n_rows >= CPU_FEW_MIN && sizes[1] > most) most = sizes[1];
+    if (n_rows > CPU_FEW_MAX && sizes[2] > most) most = sizes[2];
+    return most;
 }
 
 AVX512_INLINE __m512i to_bf16(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
@@ -49,8 +51,12 @@ static void prepare_tile(const float *x, size_t x_stride, __mmask16 given, __mma
 }
 
 static void prepare(const float *x, size_t x_stride, uint32_t n_rows, uint32_t k, uint32_t row0, uint32_t row1, void *prepared) {
-    if (n_rows < MIN_ROWS) {
+    if (n_rows < CPU_FEW_MIN) {
         cpu_prepare_int8_avx512(x, x_stride, n_rows, k, row0, row1, prepared);
+        return;
+    }
+    if (n_rows <= CPU_FEW_MAX) {
+        cpu_few_prepare(x, x_stride, n_rows, k, row0, row1, prepared);
         return;
     }
     for (uint32_t tile0 = row0 / 16 * 16; tile0 < row1; tile0 += 16) {
@@ -105,15 +111,11 @@ AVX512_INLINE void unpack_outputs(const quant *t, const uint8_t *w, size_t row_b
 
 /* ---- products ---- */
 
-/* All tiles are 16 rows of 64 bytes. The configuration belongs to the thread. */
+/* All tiles are 16 rows of 64 bytes. */
 static void configure_tiles(void) {
-    _Alignas(64) uint8_t config[64] = {1}; /* palette; then bytes per row (u16 at 16) and rows (u8 at 48) of each tile */
-    for (int tile = 0; tile < 8; tile++) {
-        config[16 + 2 * tile] = 64;
-        config[48 + tile] = 16;
-    }
-    __asm__ volatile("" ::: "memory"); /* compilers have dropped stores that only ldtilecfg reads */
-    _tile_loadconfig(config);
+    amx_config config = {.palette = 1};
+    for (int tile = 0; tile < 8; tile++) amx_shape(&config, tile, 16, 64);
+    amx_configure(&config);
 }
 
 /* Tile loads wait for the second-level cache unless the lines were asked for before. */
@@ -222,7 +224,8 @@ AVX512_INLINE void matmul(const quant *t, const uint8_t *w, size_t row_bytes, co
 #define DEFINE_MATMUL(suffix) \
     static void matmul_##suffix(const void *w, size_t row_bytes, const void *prepared, uint32_t n_rows, uint32_t k, \
                                 uint32_t out0, uint32_t out1, float *out, size_t out_stride) { \
-        if (n_rows < MIN_ROWS) cpu_matmul_##suffix##_avx512(w, row_bytes, prepared, n_rows, k, out0, out1, out, out_stride); \
+        if (n_rows < CPU_FEW_MIN) cpu_matmul_##suffix##_avx512(w, row_bytes, prepared, n_rows, k, out0, out1, out, out_stride); \
+        else if (n_rows <= CPU_FEW_MAX) cpu_matmul_few_##suffix##_amx(w, row_bytes, prepared, n_rows, k, out0, out1, out, out_stride); \
         else matmul(&quant_##suffix, w, row_bytes, prepared, n_rows, k, out0, out1, out, out_stride); \
     }
 DEFINE_MATMUL(q8_0)

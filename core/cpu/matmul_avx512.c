@@ -15,31 +15,17 @@
 
 /* ---- preparing activations ---- */
 
-AVX512_INLINE __m128i round_to_int8(__m512 x, float inverse) {
-    return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(inverse))));
-}
-
-AVX512_INLINE int sum_bytes(__m128i bytes) {
-    __m128i sums = _mm_dpbusd_epi32(_mm_setzero_si128(), _mm_set1_epi8(1), bytes);
-    sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0xb1)));
-}
-
 static void prepare_block(const float *x, const int8_row *row, size_t b) {
-    __m512 x0 = _mm512_loadu_ps(x), x1 = _mm512_loadu_ps(x + 16);
-    float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(x0), _mm512_abs_ps(x1)));
-    bool is_zero = most < 1e-30f; /* else 127 / most could overflow */
-    float inverse = is_zero ? 0.0f : 127.0f / most, d = is_zero ? 0.0f : most / 127.0f;
-    if (_mm512_cmp_ps_mask(x0, x1, _CMP_UNORD_Q)) d = __builtin_nanf(""); /* a NaN goes on into the result */
-    __m128i bytes0 = round_to_int8(x0, inverse), bytes1 = round_to_int8(x1, inverse);
-    int sum0 = sum_bytes(bytes0), sum1 = sum_bytes(bytes1);
-    _mm_store_si128((__m128i *)(row->q + 32 * b), bytes0);
-    _mm_store_si128((__m128i *)(row->q + 32 * b + 16), bytes1);
+    int32_t sums[2];
+    __m128i bytes[2];
+    const float d = avx512_int8_block(_mm512_loadu_ps(x), _mm512_loadu_ps(x + 16), bytes, sums);
+    _mm_store_si128((__m128i *)(row->q + 32 * b), bytes[0]);
+    _mm_store_si128((__m128i *)(row->q + 32 * b + 16), bytes[1]);
     row->d[b] = d;
-    row->d_sum[b] = d * (float)(sum0 + sum1);
-    row->sum32[b] = -INT8_OFFSET * (sum0 + sum1);
-    row->sum16[2 * b] = -INT8_OFFSET * sum0;
-    row->sum16[2 * b + 1] = -INT8_OFFSET * sum1;
+    row->d_sum[b] = d * (float)(sums[0] + sums[1]);
+    row->sum32[b] = -INT8_OFFSET * (sums[0] + sums[1]);
+    row->sum16[2 * b] = -INT8_OFFSET * sums[0];
+    row->sum16[2 * b + 1] = -INT8_OFFSET * sums[1];
 }
 
 void cpu_prepare_int8_avx512(const float *x, size_t x_stride, uint32_t n_rows, uint32_t k, uint32_t row0,
