@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import string
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -147,17 +148,8 @@ def made_up_pieces() -> Iterator[str]:
 
 
 def write_model(path: Path, shape: Shape, mix: Mix) -> None:
-    writer = gguf.GGUFWriter(str(path), "llama")
-    add_metadata(writer, path.stem, shape)
     listed = list(tensors(shape, mix))
-    for name, kind, rows, length in listed:
-        size = gguf.GGML_QUANT_SIZES[kind]
-        dims = [length] if rows == 1 else [rows, length // size[0] * size[1]]
-        dtype, raw = (np.dtype(np.float32), None) if kind == Kind.F32 else (np.dtype(np.uint8), kind)
-        writer.add_tensor_info(name, dims, dtype, rows * length // size[0] * size[1], raw)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
+    writer = write_directory(path, shape, mix)
     rng = np.random.default_rng(1)
     for (
         _,
@@ -167,6 +159,34 @@ def write_model(path: Path, shape: Shape, mix: Mix) -> None:
     ) in listed:  # one at a time: the largest file is bigger than some machines' memory
         writer.write_tensor_data(random_blocks(kind, rows, length, rng))
     writer.close()
+
+
+def write_sparse_model(path: Path, shape: Shape, mix: Mix) -> int:
+    """A whole directory, and weights of zero that take no room on the disk; returns where they begin."""
+    write_directory(path, shape, mix).close()
+    weights = sum(tensor_bytes(kind, rows, length) for _, kind, rows, length in tensors(shape, mix))
+    start = gguf.GGUFWriter.ggml_pad(path.stat().st_size, gguf.GGUF_DEFAULT_ALIGNMENT)
+    os.truncate(path, start + weights)
+    return start
+
+
+def write_directory(path: Path, shape: Shape, mix: Mix) -> gguf.GGUFWriter:
+    writer = gguf.GGUFWriter(str(path), "llama")
+    add_metadata(writer, path.stem, shape)
+    for name, kind, rows, length in tensors(shape, mix):
+        size = gguf.GGML_QUANT_SIZES[kind]
+        dims = [length] if rows == 1 else [rows, length // size[0] * size[1]]
+        dtype, raw = (np.dtype(np.float32), None) if kind == Kind.F32 else (np.dtype(np.uint8), kind)
+        writer.add_tensor_info(name, dims, dtype, tensor_bytes(kind, rows, length), raw)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    return writer
+
+
+def tensor_bytes(kind: Kind, rows: int, length: int) -> int:
+    elements, size = gguf.GGML_QUANT_SIZES[kind]
+    return rows * length // elements * size
 
 
 def add_metadata(writer: gguf.GGUFWriter, name: str, shape: Shape) -> None:
