@@ -210,6 +210,7 @@ struct realm_runtime {
     uint32_t events_ending;  /* queued events of tickets that have ended */
     realm_listener listener; /* NULL: the host waits */
     void *listener_arg;
+    bool due;                /* an event is queued that is not held back */
     bool host_lags;          /* it was waited for in vain, and has not acknowledged since */
     uint32_t unacknowledged; /* those taken by a wait that the host has not come back from */
     uint64_t last_step_ns;
@@ -234,6 +235,7 @@ struct realm_context {
     kv_owner *owner;         /* the tenant's KV memory */
     tenant *account;         /* and its limits */
     realm_limits limits;
+    uint64_t hold_ns, told_ns; /* progress is told together, this long after it was told last */
     handle_table models, sessions, tickets, tensors;
     uint32_t open_tickets;
     uint64_t kv_tokens;      /* submitted tokens of all sessions: see context_hold */

@@ -16,12 +16,20 @@ enum {
 
 /* ---- events: tickets that the host shall look at --------------------------------------------------------------------------------- */
 
+/* Progress of a short step waits for that of the next ones: each call of the listener wakes a thread of the host's. */
+static bool is_held_back(const realm_runtime *rt, const ticket *t) {
+    const realm_context *ctx = t->ctx;
+    bool early = t->state == REALM_TICKET_PROGRESS && t->produced > 1 && rt->last_step_ns < ctx->hold_ns;
+    return early && platform_now_ns() - ctx->told_ns < ctx->hold_ns;
+}
+
 void runtime_push_event(realm_runtime *rt, ticket *t) {
     if (t->ctx == NULL) return;
     if (t->state != REALM_TICKET_PROGRESS && !t->event_ends) {
         t->event_ends = true;
         rt->events_ending++;
     }
+    if (!is_held_back(rt, t)) rt->due = true;
     if (t->event_queued) return;
     t->event_queued = true;
     t->event_next = NULL;
@@ -60,11 +68,25 @@ void realm_runtime_acknowledge(realm_runtime *rt) {
     platform_unlock(rt->lock);
 }
 
+void realm_runtime_announce(realm_runtime *rt) {
+    platform_lock(rt->lock);
+    rt->unacknowledged++;
+    platform_unlock(rt->lock);
+}
+
+void realm_context_hold_progress(realm_context *ctx, uint64_t hold_ns) {
+    platform_lock(ctx->rt->lock);
+    ctx->hold_ns = hold_ns;
+    platform_unlock(ctx->rt->lock);
+}
+
 static uint32_t take_events(realm_runtime *rt, realm_completion *out, uint32_t cap) {
+    uint64_t now = rt->listener != NULL ? platform_now_ns() : 0;
     uint32_t n = 0;
     while (n < cap && rt->event_first != NULL) {
         ticket *t = rt->event_first;
         if (t->event_ends) rt->unacknowledged++;
+        t->ctx->told_ns = now;
         runtime_remove_event(rt, t);
         out[n++] = (realm_completion){.tag = t->ctx->tag, .ticket = t->handle, .state = t->state};
     }
@@ -81,6 +103,7 @@ void realm_runtime_set_listener(realm_runtime *rt, realm_listener listener, void
 /* With the lock held, released for each call. */
 static void tell_listener(realm_runtime *rt) {
     realm_completion done[TOLD_AT_ONCE];
+    rt->due = false;
     while (rt->event_first != NULL) {
         uint32_t n = take_events(rt, done, TOLD_AT_ONCE);
         platform_unlock(rt->lock);
@@ -226,8 +249,9 @@ static void drive_once(realm_runtime *rt) {
         rt->stepping = false;
         runtime_finish_step(rt, e, took);
     }
-    if (rt->event_first != NULL && rt->listener != NULL) tell_listener(rt);
-    else if (rt->event_first != NULL) platform_cond_broadcast(rt->done);
+    if (rt->event_first == NULL) return;
+    if (rt->listener == NULL) platform_cond_broadcast(rt->done);
+    else if (rt->due || e == NULL) tell_listener(rt); /* where nothing is computed, what was held back does not wait either */
 }
 
 static void driver_main(void *arg) {

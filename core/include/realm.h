@@ -124,6 +124,8 @@ REALM_API uint32_t realm_runtime_wait(realm_runtime *rt, realm_completion *out, 
 typedef void (*realm_listener)(void *arg, const realm_completion *done, uint32_t count);
 REALM_API void realm_runtime_set_listener(realm_runtime *rt, realm_listener listener, void *arg);
 REALM_API void realm_runtime_acknowledge(realm_runtime *rt);
+/* The host is about to submit work of several realms that shall start together; it says with acknowledge when that is done. */
+REALM_API void realm_runtime_announce(realm_runtime *rt);
 /* Makes a waiting realm_runtime_wait return 0. */
 REALM_API void realm_runtime_wake(realm_runtime *rt);
 /* For no_driver hosts: runs at most one slice of work of about `budget` (in multiply-adds; 0: a whole step).
@@ -279,6 +281,9 @@ REALM_API realm_status realm_context_create(realm_runtime *rt, uint64_t tag, uin
 REALM_API void realm_context_set_limits(realm_context *ctx, const realm_limits *limits);
 /* Cancels what runs, frees sessions, tickets and tensors. The rows of a running step are dropped when it ends. */
 REALM_API void realm_context_destroy(realm_context *ctx);
+/* With a listener, the tokens of a context's generations may be told up to hold_ns late, those of several steps together, because
+ * each call wakes a thread that competes with those that compute. A generation's first token and its end are told at once. */
+REALM_API void realm_context_hold_progress(realm_context *ctx, uint64_t hold_ns);
 /* Lets the realm use a model; *handle names it inside the context (1, 2, ...). */
 REALM_API realm_status realm_context_grant(realm_context *ctx, realm_model *model, uint32_t *handle, realm_error *err);
 REALM_API realm_status realm_context_revoke(realm_context *ctx, uint32_t handle, realm_error *err);

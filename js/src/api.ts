@@ -129,7 +129,7 @@ export class Realm {
   async generate(prompt: string | Uint8Array, options: GenerateOptions = {}): Promise<Generation> {
     const settings = checkSettings(options);
     const model = settings.model ?? (await this.#model());
-    const ended = await runRequest(this.#start(encodeText(prompt), model, settings), settings.signal);
+    const ended = await runRequest(this.#start(encodeText(prompt), model, settings), settings.signal, true);
     return generation(ended, ended.text);
   }
 
@@ -147,7 +147,7 @@ export class Realm {
   async chat(messages: readonly Message[], options: ChatGenerateOptions = {}): Promise<Generation> {
     const settings = checkSettings(options, CHAT_OPTIONS);
     const start = await this.#chatStart(messages, options, settings);
-    const ended = await runRequest(start, settings.signal);
+    const ended = await runRequest(start, settings.signal, true);
     return generation(ended, ended.text);
   }
 

@@ -37,7 +37,10 @@ class Running {
   startedAt = performance.now();
   firstAt = 0;
 
-  constructor(readonly listener: Listener) {}
+  constructor(
+    readonly listener: Listener,
+    readonly patient: boolean,
+  ) {}
 
   end(part: Partial<Ended>): void {
     const now = performance.now();
@@ -66,6 +69,7 @@ export class Guest implements GuestSink {
   #submissions = 0;
   #textHeld = 0;
   #queued = false;
+  #hurried = 0; // running requests that are not patient
   #closed = false;
 
   constructor(engine: EngineHost, module: WebAssembly.Module, tenant: bigint, limits: Required<ResourceLimits>) {
@@ -90,13 +94,15 @@ export class Guest implements GuestSink {
   start(request: Omit<Request, 'model'>, model: ModelHost | undefined, listener: Listener): RunningRequest {
     this.#checkOpen();
     if (this.#running.size >= MAX_REQUESTS) throw new RealmError('limit-exceeded', 'too many requests in one realm');
-    const running = new Running(listener);
+    const running = new Running(listener, listener.patient === true && request.stops.length === 0); // what follows a stop is in vain
     const exports = this.#orchestrator();
     const handle = model ? this.grant(model) : 0;
     this.#starting = running;
+    this.#hurry(running, 1);
     try {
       running.handle = this.#enter(() => exports.start({ ...request, model: handle }));
     } catch (problem) {
+      this.#hurry(running, -1);
       throw this.#startProblem(problem);
     } finally {
       this.#starting = undefined;
@@ -106,6 +112,12 @@ export class Guest implements GuestSink {
     this.#engine.running(1);
     this.#pollSoon();
     return { cancel: () => this.#cancel(running), took: (size) => this.#took(running, size) };
+  }
+
+  #hurry(running: Running, change: 1 | -1): void {
+    if (running.patient) return;
+    this.#hurried += change;
+    if (this.#hurried === (change === 1 ? 1 : 0)) this.#context.patient?.(this.#hurried === 0);
   }
 
   #startProblem(problem: unknown): RealmError {
@@ -279,6 +291,7 @@ export class Guest implements GuestSink {
     if (!this.#running.delete(running.handle)) return;
     this.#textHeld -= running.held;
     this.#engine.running(-1);
+    this.#hurry(running, -1);
     if (!this.#closed && !this.problem) {
       try {
         this.#enter(() => this.#orchestrator().release(running.handle));

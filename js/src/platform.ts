@@ -46,6 +46,8 @@ export interface ContextHost extends Omit<Host, 'emit' | 'log'> {
   revoke(model: number): void;
   /** Tickets that have not ended. */
   openTickets(): number;
+  /** Whether nobody waits for tokens before the ends of their tickets, as it is at first: then they may be told later, and together. */
+  patient?(nobody: boolean): void;
   /** A session without prefix cache and with f32 keys and values. */
   sessionOpenExact(model: number): number;
   /** Like forward; ticketLogits gives the logits after each token once the ticket has ended. */

@@ -93,6 +93,8 @@ export interface RunningRequest {
 
 /** What hears of a request: text as it comes (bytes of its own), and the end exactly once. */
 export interface Listener {
+  /** Nobody reads the text before the end. */
+  patient?: boolean;
   text(piece: Uint8Array): void;
   end(ended: Ended): void;
 }

@@ -245,7 +245,7 @@ export class RemoteRealm implements RealmPort {
 
   start(request: Omit<Request, 'model'>, model: ModelPort | undefined, listener: Listener): RunningRequest {
     this.#checkOpen();
-    const args = [this.#id, model && this.engineModel(model), request];
+    const args = [this.#id, model && this.engineModel(model), request, listener.patient === true];
     let held = 0;
     const release = (): void => {
       this.#running.delete(id);

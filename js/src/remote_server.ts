@@ -103,7 +103,7 @@ class Server {
     },
     revoke: ([id, model]) => this.#realm(id).revoke(this.#model(model)),
     callExport: ([id, name, values]) => this.#callExport(this.#realm(id), text(name), values),
-    start: ([id, model, request], call) => this.#start(this.#realm(id), model, record(request), call),
+    start: ([id, model, request, patient], call) => this.#start(this.#realm(id), model, record(request), patient === true, call),
   };
 
   async #open(options: CheckedEngineOptions): Promise<void> {
@@ -168,10 +168,17 @@ class Server {
     return value;
   }
 
-  #start(realm: LocalRealm, model: unknown, request: Record<string, unknown>, call: Call): Promise<Ended> {
+  #start(
+    realm: LocalRealm,
+    model: unknown,
+    request: Record<string, unknown>,
+    patient: boolean,
+    call: Call,
+  ): Promise<Ended> {
     return new Promise((resolve, reject) => {
       const { id } = call;
       call.running = realm.start(request as unknown as Request, model === undefined ? undefined : this.#model(model), {
+        patient,
         text: (piece) => this.channel.send({ kind: 'text', id, piece }, [piece.buffer as ArrayBuffer]),
         end: ({ problem, ...ended }) => (problem ? reject(problem) : resolve(ended)),
       });

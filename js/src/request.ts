@@ -32,11 +32,16 @@ export interface Generation {
 export type Start = (listener: Listener) => RunningRequest;
 
 /** An AbortSignal or the reader may end a request before its guest does. */
-export function runRequest(start: Start, signal: AbortSignal | undefined): Promise<Ended & { text: string }> {
+export function runRequest(
+  start: Start,
+  signal: AbortSignal | undefined,
+  patient: boolean,
+): Promise<Ended & { text: string }> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(cancelled(signal.reason));
     const text = new TextPieces();
     const running = start({
+      patient,
       text: (piece) => text.add(piece),
       end: (ended) => {
         signal?.removeEventListener('abort', abort);

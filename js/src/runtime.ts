@@ -6,7 +6,7 @@ import { camelKeys, checkEngine, checkLimits, checkSettings, encodeText, invalid
 import type { EngineOptions, GenerateOptions, ResourceLimits } from './options.js';
 import { Model } from './model.js';
 import { ports, type EnginePort, type ModelInput, type RealmPort } from './port.js';
-import { generation, runRequest, type Generation } from './request.js';
+import { generation, runRequest, type Generation, type Start } from './request.js';
 
 export interface RuntimeOptions extends EngineOptions {
   limits?: ResourceLimits;
@@ -113,7 +113,8 @@ export class GuestModule {
     const text = encodeText(prompt);
     const extra = options.extra ?? new Uint8Array(0);
     const request = { prompt: text, addSpecial, parseSpecial, stops, maxTokens, mode, params, biases, extra };
-    const ended = await runRequest((listener) => this.#port.start(request, model?.port(), listener), settings.signal);
+    const start: Start = (listener) => this.#port.start(request, model?.port(), listener);
+    const ended = await runRequest(start, settings.signal, false); // who knows what the guest does with a token
     return { ...generation(ended, ended.text), extra: ended.extra };
   }
 }

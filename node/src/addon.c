@@ -9,9 +9,11 @@
 
 /* ---- completions ---- */
 
-static void call_back(napi_env env, napi_value callback, double *serials, uint32_t count, bool lost) {
+static void call_back(napi_env env, napi_value callback, const addon_event *events, uint32_t count, bool lost) {
     napi_value receiver, result, arguments[2];
-    arguments[0] = addon_array(env, napi_float64_array, serials, count, NULL);
+    void *serials = NULL;
+    arguments[0] = addon_array(env, napi_float64_array, NULL, count, &serials);
+    for (uint32_t i = 0; serials && i < count; i++) ((double *)serials)[i] = (double)events[i].serial;
     if (!arguments[0] || napi_get_undefined(env, &receiver) != napi_ok) return;
     if (napi_get_boolean(env, lost, &arguments[1]) != napi_ok) return;
     (void)napi_call_function(env, receiver, callback, 2, arguments, &result);
@@ -23,9 +25,9 @@ static void deliver(napi_env env, napi_value callback, void *context, void *data
     if (!env || !callback) return; /* the environment is going down */
     uint32_t count;
     bool lost;
-    double *serials = addon_env_take(self, &count, &lost);
-    if (count || lost) call_back(env, callback, serials, count, lost);
-    free(serials);
+    addon_event *events = addon_env_take(self, &count, &lost);
+    if (count || lost) call_back(env, callback, events, count, lost);
+    free(events);
     addon_env_handled(self, count);
 }
 
@@ -56,6 +58,17 @@ static napi_value keep_alive(napi_env env, napi_callback_info info) {
     (void)napi_get_value_bool(env, c.values[0], &wanted);
     if (wanted) (void)napi_ref_threadsafe_function(env, c.self->post);
     else (void)napi_unref_threadsafe_function(env, c.self->post);
+    return NULL;
+}
+
+/* (begins): JavaScript begins, or has ended, submitting work that is to start together */
+static napi_value submitting(napi_env env, napi_callback_info info) {
+    call c;
+    bool begins = false;
+    if (!call_begin(&c, env, info) || !c.self->post || c.count < 1) return NULL;
+    (void)napi_get_value_bool(env, c.values[0], &begins);
+    if (begins) addon_env_announce(c.self);
+    else addon_env_handled(c.self, 1);
     return NULL;
 }
 
@@ -119,6 +132,7 @@ static napi_value read_bandwidth(napi_env env, napi_callback_info info) {
 static const addon_function RUNTIME_FUNCTIONS[] = {
     {"listen", listen},
     {"keepAlive", keep_alive},
+    {"submitting", submitting},
     {"runtimeOpen", runtime_open},
     {"runtimeClose", runtime_close},
     {"runtimeStats", runtime_stats},

@@ -60,6 +60,11 @@ typedef struct object {
     void *pointer;
 } object;
 
+typedef struct addon_event {
+    uint64_t serial; /* of a context */
+    uint32_t ticket;
+} addon_event;
+
 struct addon_env {
     napi_env env;
     napi_threadsafe_function post;
@@ -68,22 +73,26 @@ struct addon_env {
     uint32_t object_count, object_cap;
     uint32_t free_hint;  /* no free entry below */
     /* completions that JavaScript has not taken; under the process's lock */
-    double *queue;
+    addon_event *queue;
     uint32_t queue_count, queue_cap;
-    uint32_t unhandled;  /* posted, and JavaScript has not come back from them */
+    uint32_t unhandled;  /* posted, and JavaScript has not come back from them; one more while it is submitting */
     bool posted, lost;
     addon_env *next;
 };
 
 realm_status addon_env_join(addon_env *self); /* makes the environment known to the runtimes */
 void addon_env_leave(addon_env *self);        /* after this no runtime touches it */
-/* Takes the queue: serials of contexts, and whether some were lost for want of memory. The caller frees them. */
-double *addon_env_take(addon_env *self, uint32_t *count, bool *lost);
+/* Takes the queue, and whether events were lost for want of memory. The caller frees it. */
+addon_event *addon_env_take(addon_env *self, uint32_t *count, bool *lost);
+/* Nobody is to hear of a context's ticket any more (0: of none of its tickets). */
+void addon_env_forget(addon_env *self, uint64_t serial, uint32_t ticket);
+/* JavaScript submits work that is to start together; addon_env_handled(self, 1) ends that. */
+void addon_env_announce(addon_env *self);
 /* Says that JavaScript has acted on `count` completions. */
 void addon_env_handled(addon_env *self, uint32_t count);
 
 #define ADDON_SERIAL_BITS 48
-uint64_t addon_tag(const addon_env *self, double serial);
+uint64_t addon_tag(const addon_env *self, uint64_t serial);
 
 /* ---- values: addon_values.c ---- */
 

@@ -7,6 +7,7 @@ export interface Addon {
   readonly abiVersion: number;
   listen(moved: (serials: Float64Array, lost: boolean) => void): void;
   keepAlive(wanted: boolean): void;
+  submitting(begins: boolean): void;
   runtimeOpen(threads: number, features: number, executor: number, batchRows: number, kvBytes: number): number;
   runtimeStats(runtime: number): Record<string, number | string>;
   readBandwidth(runtime: number, bytes: number, repeats: number): number;
@@ -43,6 +44,7 @@ export interface Addon {
     biases: Uint8Array,
     maxTokens: number,
   ): number;
+  holdProgress(context: number, milliseconds: number): void;
   ticketState(context: number, ticket: number): number;
   ticketError(context: number, ticket: number): number;
   ticketTokens(context: number, ticket: number): Uint8Array | number;
@@ -66,6 +68,8 @@ export class Dispatcher {
   readonly #listeners = new Map<number, () => void>();
   #serial = 0;
   #running = 0;
+  #acting = false; // JavaScript runs because tickets moved
+  #submitting = false;
 
   constructor(readonly addon: Addon) {
     addon.listen((serials, lost) => this.#moved(serials, lost));
@@ -86,9 +90,24 @@ export class Dispatcher {
     if (this.#running === (change === 1 ? 1 : 0)) this.addon.keepAlive(this.#running > 0);
   }
 
+  /** Before work is submitted: what is submitted until JavaScript returns (ticks come after promises) starts together. */
+  submitting(): void {
+    if (this.#acting || this.#submitting) return;
+    this.#submitting = true;
+    this.addon.submitting(true);
+    process.nextTick(this.#submitted);
+  }
+
+  readonly #submitted = (): void => {
+    this.#submitting = false;
+    this.addon.submitting(false);
+  };
+
   #moved(serials: Float64Array, lost: boolean): void {
     const all = lost ? this.#listeners.keys() : new Set(serials);
+    this.#acting = true;
     for (const serial of [...all]) this.#listeners.get(serial)?.();
+    this.#acting = false;
   }
 }
 

@@ -21,6 +21,7 @@ typedef struct logits_room { /* where forwardLogits writes until its ticket ende
 
 struct addon_context {
     realm_context *ctx;
+    uint64_t serial;
     addon_runtime *runtime;
     logits_room *rooms;
 };
@@ -44,8 +45,8 @@ static napi_value create(const call *c, addon_runtime *runtime, const realm_limi
     realm_error err;
     addon_context *made = calloc(1, sizeof *made);
     if (!made) return addon_throw(c->env, REALM_E_OUT_OF_MEMORY, "no memory for a context");
-    uint64_t tag = addon_tag(c->self, call_number(c, 1));
-    if (realm_context_create(runtime->rt, tag, call_u64(c, 2), limits, &made->ctx, &err) != REALM_OK) {
+    made->serial = (uint64_t)call_number(c, 1);
+    if (realm_context_create(runtime->rt, addon_tag(c->self, made->serial), call_u64(c, 2), limits, &made->ctx, &err) != REALM_OK) {
         free(made);
         return addon_throw_error(c->env, &err);
     }
@@ -76,7 +77,11 @@ static napi_value context_create(napi_env env, napi_callback_info info) {
 
 static napi_value context_close(napi_env env, napi_callback_info info) {
     call c;
-    if (call_begin(&c, env, info)) addon_context_free(addon_remove(&c, 0, OBJECT_CONTEXT));
+    addon_context *context = call_begin(&c, env, info) ? addon_remove(&c, 0, OBJECT_CONTEXT) : NULL;
+    if (!context) return NULL;
+    uint64_t serial = context->serial;
+    addon_context_free(context);
+    addon_env_forget(c.self, serial, 0);
     return NULL;
 }
 
@@ -328,6 +333,14 @@ static napi_value generate(napi_env env, napi_callback_info info) {
     return handle_or_status(env, status, ticket);
 }
 
+/* (context, milliseconds): how late tokens of its generations may be told */
+static napi_value hold_progress(napi_env env, napi_callback_info info) {
+    call c;
+    addon_context *context = context_of(&c, env, info);
+    if (context) realm_context_hold_progress(context->ctx, (uint64_t)(call_number(&c, 1) * 1e6));
+    return NULL;
+}
+
 /* ---- tickets ---- */
 
 static napi_value ticket_state(napi_env env, napi_callback_info info) {
@@ -416,7 +429,11 @@ static napi_value ticket_cancel(napi_env env, napi_callback_info info) {
 static napi_value ticket_drop(napi_env env, napi_callback_info info) {
     call c;
     addon_context *context = context_of(&c, env, info);
-    return context ? addon_status(env, realm_ticket_drop(context->ctx, call_u32(&c, 1), NULL)) : closed(env);
+    if (!context) return closed(env);
+    uint32_t ticket = call_u32(&c, 1);
+    realm_status status = realm_ticket_drop(context->ctx, ticket, NULL);
+    if (status == REALM_OK) addon_env_forget(c.self, context->serial, ticket);
+    return addon_status(env, status);
 }
 
 /* ---- tensors and the layer store ---- */
@@ -527,6 +544,7 @@ const addon_function ADDON_CONTEXT_FUNCTIONS[] = {
     {"forwardLogits", forward_logits},
     {"sample", sample},
     {"generate", generate},
+    {"holdProgress", hold_progress},
     {"ticketState", ticket_state},
     {"ticketError", ticket_error},
     {"ticketTokens", ticket_tokens},

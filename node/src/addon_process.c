@@ -11,6 +11,8 @@
 
 #include "addon.h"
 
+#define SERIAL_MASK ((UINT64_C(1) << ADDON_SERIAL_BITS) - 1)
+
 static _Atomic(platform_mutex *) process_lock;
 static addon_runtime *runtimes;
 static addon_model *models;
@@ -34,7 +36,7 @@ static bool prepare(void) {
 static bool reserve(addon_env *to) {
     if (to->queue_count < to->queue_cap) return true;
     uint32_t cap = to->queue_cap ? to->queue_cap * 2 : 64;
-    double *moved = realloc(to->queue, cap * sizeof *moved);
+    addon_event *moved = realloc(to->queue, cap * sizeof *moved);
     if (!moved) return false;
     to->queue = moved;
     to->queue_cap = cap;
@@ -46,9 +48,12 @@ static void post(const realm_completion *done) {
     addon_env *to = envs;
     while (to && to->number != number) to = to->next;
     if (!to) return;
-    if (reserve(to)) to->queue[to->queue_count++] = (double)(done->tag & ((UINT64_C(1) << ADDON_SERIAL_BITS) - 1));
-    else to->lost = true;
-    to->unhandled++;
+    if (reserve(to)) {
+        to->queue[to->queue_count++] = (addon_event){.serial = done->tag & SERIAL_MASK, .ticket = done->ticket};
+        to->unhandled++;
+    } else {
+        to->lost = true;
+    }
     if (!to->posted) to->posted = napi_call_threadsafe_function(to->post, NULL, napi_tsfn_nonblocking) == napi_ok;
 }
 
@@ -68,9 +73,9 @@ static void completions_came(void *argument, const realm_completion *done, uint3
     unlock();
 }
 
-double *addon_env_take(addon_env *self, uint32_t *count, bool *lost) {
+addon_event *addon_env_take(addon_env *self, uint32_t *count, bool *lost) {
     lock();
-    double *taken = self->queue;
+    addon_event *taken = self->queue;
     *count = self->queue_count;
     *lost = self->lost;
     self->queue = NULL;
@@ -80,13 +85,35 @@ double *addon_env_take(addon_env *self, uint32_t *count, bool *lost) {
     return taken;
 }
 
+static void handled(addon_env *self, uint32_t count) {
+    self->unhandled -= count < self->unhandled ? count : self->unhandled;
+    if (someone_acts()) return;
+    for (addon_runtime *at = runtimes; at; at = at->next) realm_runtime_acknowledge(at->rt);
+}
+
 void addon_env_handled(addon_env *self, uint32_t count) {
     lock();
-    self->unhandled -= count < self->unhandled ? count : self->unhandled;
-    if (self->queue_count == 0) self->unhandled = 0; /* those that were lost too */
-    if (!someone_acts()) {
-        for (addon_runtime *at = runtimes; at; at = at->next) realm_runtime_acknowledge(at->rt);
+    handled(self, count);
+    unlock();
+}
+
+/* A request may end before its event was delivered: the engine must not wait for JavaScript to hear of it. */
+void addon_env_forget(addon_env *self, uint64_t serial, uint32_t ticket) {
+    lock();
+    uint32_t kept = 0, count = self->queue_count;
+    for (uint32_t i = 0; i < count; i++) {
+        const addon_event *event = &self->queue[i];
+        if (event->serial != serial || (ticket && event->ticket != ticket)) self->queue[kept++] = *event;
     }
+    self->queue_count = kept;
+    if (kept < count) handled(self, count - kept);
+    unlock();
+}
+
+void addon_env_announce(addon_env *self) {
+    lock();
+    self->unhandled++;
+    for (addon_runtime *at = runtimes; at; at = at->next) realm_runtime_announce(at->rt);
     unlock();
 }
 
@@ -108,8 +135,8 @@ void addon_env_leave(addon_env *self) {
     unlock();
 }
 
-uint64_t addon_tag(const addon_env *self, double serial) {
-    return (uint64_t)self->number << ADDON_SERIAL_BITS | ((uint64_t)serial & ((UINT64_C(1) << ADDON_SERIAL_BITS) - 1));
+uint64_t addon_tag(const addon_env *self, uint64_t serial) {
+    return (uint64_t)self->number << ADDON_SERIAL_BITS | (serial & SERIAL_MASK);
 }
 
 /* ---- runtimes ---- */

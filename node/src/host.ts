@@ -32,6 +32,8 @@ const ADD_SPECIAL = 1;
 const PARSE_SPECIAL = 2;
 const WRITE_SPECIAL = 1;
 const TEXT_START = 2;
+const STREAM_MS = 8; // tokens of so much time are told together
+const PATIENT_MS = 50;
 
 const decoder = new TextDecoder();
 
@@ -67,8 +69,9 @@ class NodeModel implements ModelHost {
     private readonly engine: NodeEngine,
     readonly handle: number,
     readonly key: string,
+    info?: ModelInfo,
   ) {
-    this.info = engine.addon.modelInfo(handle) as ModelInfo;
+    this.info = info ?? (engine.addon.modelInfo(handle) as ModelInfo);
   }
 
   encode(text: Uint8Array, addSpecial: boolean, parseSpecial: boolean): Uint32Array {
@@ -92,7 +95,7 @@ class NodeModel implements ModelHost {
 
   share(): ModelHost {
     const handle = this.engine.addon.modelFind(this.engine.runtime, this.key);
-    return new NodeModel(this.engine, handle, this.key);
+    return new NodeModel(this.engine, handle, this.key, this.info);
   }
 
   close(): void {
@@ -129,6 +132,7 @@ class NodeContext implements ContextHost {
       dispatch.remove(this.serial);
       throw typed(problem);
     }
+    this.patient(true);
   }
 
   close(): void {
@@ -187,7 +191,12 @@ class NodeContext implements ContextHost {
     return position;
   }
 
+  patient(nobody: boolean): void {
+    this.addon.holdProgress(this.handle, nobody ? PATIENT_MS : STREAM_MS);
+  }
+
   forward(session: number, tokens: Uint32Array): number {
+    this.dispatch.submitting();
     return checked(this.addon.forward(this.handle, session, tokens));
   }
 
@@ -211,6 +220,7 @@ class NodeContext implements ContextHost {
 
   generate(session: number, tokens: Uint32Array, params: Sampling, biases: Packed, maxTokens: number): number {
     writeSampling(this.paramsView, 0, params);
+    this.dispatch.submitting();
     return checked(this.addon.generate(this.handle, session, tokens, this.params, biases, maxTokens));
   }
 

@@ -61,6 +61,7 @@ export interface CoreExports {
   realm_runtime_wait(rt: number, out: number, cap: number, timeoutNs: bigint): number;
   realm_runtime_set_listener(rt: number, listener: number, arg: number): void;
   realm_runtime_acknowledge(rt: number): void;
+  realm_runtime_announce(rt: number): void;
   realm_runtime_wake(rt: number): void;
   realm_runtime_step(rt: number, nowNs: bigint, budget: bigint, busy: number, err: number): number;
   realm_runtime_next_due(rt: number): bigint;
@@ -90,6 +91,7 @@ export interface CoreExports {
   realm_context_create(rt: number, tag: bigint, tenant: bigint, limits: number, out: number, err: number): number;
   realm_context_set_limits(ctx: number, limits: number): void;
   realm_context_destroy(ctx: number): void;
+  realm_context_hold_progress(ctx: number, holdNs: bigint): void;
   realm_context_grant(ctx: number, model: number, handle: number, err: number): number;
   realm_context_revoke(ctx: number, handle: number, err: number): number;
   realm_context_model(ctx: number, handle: number): number;
