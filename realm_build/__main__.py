@@ -7,6 +7,7 @@ it, so this module imports the commands only inside their functions.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 
@@ -70,6 +71,13 @@ def parser() -> argparse.ArgumentParser:
     fuzz.add_argument("--seconds", type=int, default=600, help="time for all targets together (default 600)")
     fuzz.add_argument("--target", metavar="NAME", action="append", help="only tests/fuzz/fuzz_NAME.c")
     fuzz.set_defaults(run=run_fuzz)
+
+    isolation = commands.add_parser(
+        "isolation", help="mixed requests of many tenants: nothing of one may reach another"
+    )
+    isolation.add_argument("--requests", type=int, default=100_000)
+    isolation.add_argument("--seed", type=int, default=1)
+    isolation.set_defaults(run=run_isolation)
 
     package = commands.add_parser("package", help="make wheels, npm tarballs and the source archive in dist/")
     package.add_argument(
@@ -146,6 +154,14 @@ def run_fuzz(options: argparse.Namespace) -> int:
     from . import fuzz
 
     return fuzz.main(options.seconds, options.target)
+
+
+def run_isolation(options: argparse.Namespace) -> int:
+    build_host()
+    command = [sys.executable, "-m", "tests.isolation.canaries"]
+    command += ["--requests", str(options.requests), "--seed", str(options.seed)]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'host_python'}{os.pathsep}{ROOT}"}
+    return subprocess.call(command, cwd=ROOT, env=environment)
 
 
 def run_package(options: argparse.Namespace) -> int:

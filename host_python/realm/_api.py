@@ -116,6 +116,7 @@ class Realm:
         limits: ResourceLimits | None = None,
         cpu_features: Sequence[str] | None = None,
         tenant: int | None = None,
+        kv_bytes: int = 0,
         shim: str = "native",
         executor: int = 0,
     ) -> None:
@@ -125,7 +126,7 @@ class Realm:
         self._closed = False
         self._models: list[Model] = []
         self._engine = Process.current().engine(
-            engine_options(backend, threads, cpu_features, shim, executor)
+            engine_options(backend, threads, cpu_features, shim, executor, kv_bytes)
         )
         self.limits = limits or ResourceLimits()
         self._tenant = tenant_number(self._engine, tenant)
@@ -654,8 +655,14 @@ def runtime_stats(engine: Engine) -> dict[str, Any]:
 
 
 def engine_options(
-    backend: str, threads: int | None, cpu_features: Sequence[str] | None, shim: str, executor: int
+    backend: str,
+    threads: int | None,
+    cpu_features: Sequence[str] | None,
+    shim: str,
+    executor: int,
+    kv_bytes: int = 0,
 ) -> EngineOptions:
+    """Realms with the same options share one engine. kv_bytes: its KV memory; 0: half of the machine's."""
     if backend not in BACKENDS:
         raise error(
             "backend-unavailable", f"there is no backend {backend!r} here; available: {', '.join(BACKENDS)}"
@@ -669,7 +676,11 @@ def engine_options(
     features = 0
     for name in cpu_features or ():
         features |= choice("cpu_features", name, CPU_FEATURES)
-    return EngineOptions(threads=threads or 0, features=features, executor=executor, shim=shim)
+    if not isinstance(kv_bytes, int) or not 0 <= kv_bytes < 1 << 63:
+        raise error("invalid-argument", f"kv_bytes must be a number of bytes, or 0, not {kv_bytes!r}")
+    return EngineOptions(
+        threads=threads or 0, features=features, executor=executor, kv_bytes=kv_bytes, shim=shim
+    )
 
 
 def make_sampling(sampling: Sampling | None, settings: dict[str, Any]) -> Sampling:

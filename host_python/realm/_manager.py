@@ -34,6 +34,7 @@ class RealmManager:
         threads: int | None = None,
         cpu_features: Sequence[str] | None = None,
         max_realms: int = 0,
+        kv_bytes: int = 0,
         executor: int = 0,
     ) -> None:
         self._lock = threading.RLock()
@@ -45,6 +46,7 @@ class RealmManager:
             "backend": backend,
             "threads": threads,
             "cpu_features": cpu_features,
+            "kv_bytes": kv_bytes,
             "executor": executor,
         }
         self.default_limits = limits or ResourceLimits()

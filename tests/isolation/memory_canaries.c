@@ -133,6 +133,7 @@ static void draw(world *w, uint32_t handle) {
     keep_secret("bias ids", ids);
     keep_secret("bias values", values);
     ok(w, realm_sample(w->ctx, handle, &params, &one, &w->err));
+    keep_secret("the sampler's scratch", w->ctx->scratch.memory);
     ok(w, realm_generate(w->ctx, open_session(w), w->tokens, FIRST, &params, 8, &ticket, &w->err));
     finish(w, ticket);
     ok(w, realm_ticket_tokens(w->ctx, ticket, drawn, 8, &count, &w->err));
