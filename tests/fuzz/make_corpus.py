@@ -1,4 +1,4 @@
-"""Writes the fuzzers' starting inputs: tests/fuzz/corpus/{gguf,model,tokenizer}/.
+"""Writes the fuzzers' starting inputs: tests/fuzz/corpus/{gguf,handles,model,tokenizer}/.
 
 python3 -m tests.fuzz.make_corpus
 """
@@ -133,6 +133,8 @@ def main() -> None:
         write("model", name, data)
     for name, data in gguf_files().items():
         write("gguf", name, data)
+    for program in range(12):
+        write("handles", f"program-{program}", random.Random(program).randbytes(400))
     for kind in range(24):
         write("tokenizer", f"text-{kind}", bytes([kind]) + TEXTS[kind % len(TEXTS)].encode())
 
