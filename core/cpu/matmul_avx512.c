@@ -1,7 +1,7 @@
 /* matmul_avx512.c: quantized weights times int8 activations (int8_rows.h) with VNNI's u8 x s8 dot products.
  *
  * Two loops serve all types of avx512_quants.h:
- *   few rows   (decode) one output at a time, straight from the file's layout, every row using the weights just unpacked;
+ *   few rows   (decode) one or a few outputs at a time, straight from the file's layout, every row using the weights just unpacked;
  *   many rows  (prefill) 32 outputs x 512 weights are unpacked once into panels in which a vector holds 4 consecutive
  *              weights of 16 outputs, and every tile of 6 rows multiplies them with broadcast activations. */
 #include "avx512_quants.h"
@@ -11,7 +11,7 @@
 #define PANEL_K 512       /* weights of an output that are unpacked at a time */
 #define PANEL_BYTES ((size_t)PANEL_K * 16)
 #define TILE_ROWS 6       /* 2 x 6 integer and 2 x 6 float sums fill the registers */
-#define PREFETCH_BYTES 2048 /* how far ahead of use weights are asked for; the best of 1-4 KB for reading from memory */
+#define PREFETCH_BYTES 2048 /* how far ahead of use weights are asked for; the best of 0.5-8 KB for reading from memory */
 
 /* ---- preparing activations ---- */
 
@@ -60,61 +60,85 @@ AVX512_INLINE __m512 add_offsets(const quant *t, const int8_row *x, size_t group
     return _mm512_fmadd_ps(scale, sum, acc);
 }
 
-/* One or two rows need two sums each, or every addition would wait for the one before. */
-#define SUM_OF(piece, m_count) ((m_count) <= 2 ? (piece) & 1 : 0)
+/* What a decode loop takes on at a time: `outputs` whose weights begin `distance` bytes apart, `rows` of activations. Several outputs
+ * far from each other keep several pages of the file under way: memory answers a quarter faster than to a single stream. */
+typedef struct decode_shape {
+    uint32_t outputs, rows;
+    size_t distance;
+} decode_shape;
 
-/* acc[m] += 64 weights . x[m]; x_at is where they stand in the row, scales those of the piece's group. */
-AVX512_INLINE void decode_piece(const quant *t, const uint8_t *w, uint32_t piece, bool half, size_t x_at, const int8_row *x,
-                                const __m512 *scales, uint32_t m_count, __m512 acc[][2]) {
+#define DECODE_SUMS 8 /* outputs x rows */
+
+/* Few sums are split in two, or every addition would wait for the one before. */
+#define SUM_OF(piece, shape) ((shape).outputs * (shape).rows <= 2 ? (piece) & 1 : 0)
+
+/* acc[o * rows + m] += 64 weights of output o . x[m]; x_at is where they stand in the row, scales those of the piece's group. */
+AVX512_INLINE void decode_piece(const quant *t, decode_shape shape, const uint8_t *w, uint32_t piece, bool half, size_t x_at,
+                                const int8_row *x, const __m512 *scales, __m512 acc[][2]) {
     const __m512i lane = _mm512_srli_epi32(avx512_iota(), t->sub == 32 ? 3 : 2); /* 4 weights a lane */
     const __m512i pick = _mm512_add_epi32(lane, _mm512_set1_epi32((int)(piece * 64 / t->sub)));
-    const __m512i v = t->load64(w, piece, half);
-    CPU_UNROLL for (uint32_t m = 0; m < m_count; m++) {
-        __m512i q = _mm512_loadu_si512(x[m].q + x_at);
-        __m512 dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), v, q));
-        __m512 *sum = &acc[m][SUM_OF(piece, m_count)];
-        *sum = _mm512_fmadd_ps(dot, _mm512_permutexvar_ps(pick, scales[m]), *sum);
+    CPU_UNROLL for (uint32_t o = 0; o < shape.outputs; o++) {
+        const __m512i v = t->load64(w + o * shape.distance, piece, half);
+        CPU_UNROLL for (uint32_t m = 0; m < shape.rows; m++) {
+            const uint32_t i = o * shape.rows + m;
+            __m512i q = _mm512_loadu_si512(x[m].q + x_at);
+            __m512 dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), v, q));
+            __m512 *sum = &acc[i][SUM_OF(piece, shape)];
+            *sum = _mm512_fmadd_ps(dot, _mm512_permutexvar_ps(pick, scales[i]), *sum);
+        }
     }
 }
 
-/* acc[m] += the group's part of w . x[m]; `full`: count is GROUP. */
-AVX512_INLINE void decode_group(const quant *t, const uint8_t *w, bool full, uint32_t count, size_t group, const int8_row *x,
-                                uint32_t m_count, __m512 acc[][2]) {
-    __m512 scale, min, scales[DECODE_ROWS];
-    t->scales(w, count, &scale, &min);
-    CPU_UNROLL for (uint32_t m = 0; m < m_count; m++) {
-        scales[m] = _mm512_mul_ps(scale, row_scales(t, &x[m], group));
-        acc[m][0] = add_offsets(t, &x[m], group, scales[m], min, acc[m][0]);
+/* acc += the group's part of the products; `full`: count is GROUP. */
+AVX512_INLINE void decode_group(const quant *t, decode_shape shape, const uint8_t *w, bool full, uint32_t count, size_t group,
+                                const int8_row *x, __m512 acc[][2]) {
+    __m512 scales[DECODE_SUMS];
+    CPU_UNROLL for (uint32_t o = 0; o < shape.outputs; o++) {
+        __m512 scale, min;
+        t->scales(w + o * shape.distance, count, &scale, &min);
+        CPU_UNROLL for (uint32_t m = 0; m < shape.rows; m++) {
+            const uint32_t i = o * shape.rows + m;
+            scales[i] = _mm512_mul_ps(scale, row_scales(t, &x[m], group));
+            acc[i][0] = add_offsets(t, &x[m], group, scales[i], min, acc[i][0]);
+        }
     }
     const size_t x_at = group * GROUP * t->sub;
     if (full) {
-        CPU_UNROLL for (uint32_t p = 0; p < GROUP * t->sub / 64; p++)
-            decode_piece(t, w, p, false, x_at + 64 * p, x, scales, m_count, acc);
+        CPU_UNROLL for (uint32_t p = 0; p < GROUP * t->sub / 64; p++) decode_piece(t, shape, w, p, false, x_at + 64 * p, x, scales, acc);
         return;
     }
     const uint32_t weights = count * t->sub;
-    for (uint32_t p = 0; 64 * p < weights; p++) decode_piece(t, w, p, 64 * p + 64 > weights, x_at + 64 * p, x, scales, m_count, acc);
+    for (uint32_t p = 0; 64 * p < weights; p++) decode_piece(t, shape, w, p, 64 * p + 64 > weights, x_at + 64 * p, x, scales, acc);
 }
 
-AVX512_INLINE void decode_output(const quant *t, const uint8_t *w, uint32_t k, const int8_row *x, uint32_t m_count, float *out,
-                                 size_t out_stride) {
-    __m512 acc[DECODE_ROWS][2];
-    for (uint32_t m = 0; m < m_count; m++) acc[m][0] = acc[m][1] = _mm512_setzero_ps();
-    const uint32_t subs = k / t->sub;
+/* out[m * out_stride + o * out_step] for the shape's outputs and rows. */
+AVX512_INLINE void decode_outputs(const quant *t, decode_shape shape, const uint8_t *w, uint32_t k, const int8_row *x, float *out,
+                                  size_t out_step, size_t out_stride) {
+    const uint32_t sums = shape.outputs * shape.rows, subs = k / t->sub;
+    __m512 acc[DECODE_SUMS][2];
+    CPU_UNROLL for (uint32_t i = 0; i < sums; i++) acc[i][0] = acc[i][1] = _mm512_setzero_ps();
     size_t group = 0;
     for (; (group + 1) * GROUP <= subs; group++, w += t->group_bytes) {
-        for (uint32_t i = 0; i < t->group_bytes; i += 64) _mm_prefetch((const char *)w + PREFETCH_BYTES + i, _MM_HINT_T0);
-        decode_group(t, w, true, GROUP, group, x, m_count, acc);
+        CPU_UNROLL for (uint32_t o = 0; o < shape.outputs; o++) {
+            const char *ahead = (const char *)w + o * shape.distance + PREFETCH_BYTES;
+            for (uint32_t i = 0; i < t->group_bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
+        }
+        decode_group(t, shape, w, true, GROUP, group, x, acc);
     }
-    if (subs % GROUP) decode_group(t, w, false, subs % GROUP, group, x, m_count, acc);
-    for (uint32_t m = 0; m < m_count; m++) out[m * out_stride] = _mm512_reduce_add_ps(_mm512_add_ps(acc[m][0], acc[m][1]));
+    if (subs % GROUP) decode_group(t, shape, w, false, subs % GROUP, group, x, acc);
+    CPU_UNROLL for (uint32_t i = 0; i < sums; i++)
+        out[i % shape.rows * out_stride + i / shape.rows * out_step] = _mm512_reduce_add_ps(_mm512_add_ps(acc[i][0], acc[i][1]));
 }
 
-AVX512_INLINE void decode_rows(const quant *t, const uint8_t *w, size_t row_bytes, const void *prepared, uint32_t m_count, uint32_t k,
-                               uint32_t out0, uint32_t out1, float *out, size_t out_stride) {
+/* `together` outputs at a time, from as many parts of the range. */
+AVX512_INLINE void decode_rows(const quant *t, uint32_t together, uint32_t rows, const uint8_t *w, size_t row_bytes, const void *prepared,
+                               uint32_t k, uint32_t out0, uint32_t out1, float *out, size_t out_stride) {
     int8_row x[DECODE_ROWS];
-    for (uint32_t m = 0; m < m_count; m++) x[m] = int8_row_at(prepared, k, m);
-    for (size_t o = out0; o < out1; o++) decode_output(t, w + o * row_bytes, k, x, m_count, out + o, out_stride);
+    for (uint32_t m = 0; m < rows; m++) x[m] = int8_row_at(prepared, k, m);
+    const size_t part = (out1 - out0) / together;
+    const decode_shape many = {together, rows, part * row_bytes}, one = {1, rows, 0};
+    for (size_t o = out0; o < out0 + part; o++) decode_outputs(t, many, w + o * row_bytes, k, x, out + o, part, out_stride);
+    for (size_t o = out0 + part * together; o < out1; o++) decode_outputs(t, one, w + o * row_bytes, k, x, out + o, 0, out_stride);
 }
 
 /* ---- many rows ---- */
@@ -255,14 +279,14 @@ AVX512_INLINE void matmul(const quant *t, const uint8_t *w, size_t row_bytes, co
                           uint32_t out0, uint32_t out1, float *out, size_t out_stride) {
     switch (n_rows) {
     case 0: break;
-    case 1: decode_rows(t, w, row_bytes, prepared, 1, k, out0, out1, out, out_stride); break;
-    case 2: decode_rows(t, w, row_bytes, prepared, 2, k, out0, out1, out, out_stride); break;
-    case 3: decode_rows(t, w, row_bytes, prepared, 3, k, out0, out1, out, out_stride); break;
-    case 4: decode_rows(t, w, row_bytes, prepared, 4, k, out0, out1, out, out_stride); break;
-    case 5: decode_rows(t, w, row_bytes, prepared, 5, k, out0, out1, out, out_stride); break;
-    case 6: decode_rows(t, w, row_bytes, prepared, 6, k, out0, out1, out, out_stride); break;
-    case 7: decode_rows(t, w, row_bytes, prepared, 7, k, out0, out1, out, out_stride); break;
-    case 8: decode_rows(t, w, row_bytes, prepared, 8, k, out0, out1, out, out_stride); break;
+    case 1: decode_rows(t, 4, 1, w, row_bytes, prepared, k, out0, out1, out, out_stride); break;
+    case 2: decode_rows(t, 2, 2, w, row_bytes, prepared, k, out0, out1, out, out_stride); break;
+    case 3: decode_rows(t, 1, 3, w, row_bytes, prepared, k, out0, out1, out, out_stride); break;
+    case 4: decode_rows(t, 1, 4, w, row_bytes, prepared, k, out0, out1, out, out_stride); break;
+    case 5: decode_rows(t, 1, 5, w, row_bytes, prepared, k, out0, out1, out, out_stride); break;
+    case 6: decode_rows(t, 1, 6, w, row_bytes, prepared, k, out0, out1, out, out_stride); break;
+    case 7: decode_rows(t, 1, 7, w, row_bytes, prepared, k, out0, out1, out, out_stride); break;
+    case 8: decode_rows(t, 1, 8, w, row_bytes, prepared, k, out0, out1, out, out_stride); break;
     default:
         for (uint32_t o = out0; o < out1; o += 32)
             prefill_outputs(t, w + o * row_bytes, row_bytes, prepared, n_rows, k, out1 - o < 32 ? out1 - o : 32, out + o, out_stride);
