@@ -18,6 +18,11 @@ export class Loading<Result> {
     void this.done.catch(() => undefined); // those who wait hear of it
   }
 
+  /** The last of those who waited has given up: it gives no result any more. */
+  get abandoned(): boolean {
+    return this.#given.signal.aborted;
+  }
+
   #report(done: number): void {
     for (const listener of this.#listeners) listener(done);
   }

@@ -18,8 +18,9 @@ import {
   type TicketState,
   type Token,
 } from '../../js/src/_generated/abi.js';
-import { cancelled, checkSignal, isErrorCode, RealmError } from '../../js/src/errors.js';
+import { checkSignal, isErrorCode, RealmError } from '../../js/src/errors.js';
 import { codeOf, GrantedModels } from '../../js/src/host_results.js';
+import { Loading } from '../../js/src/loading.js';
 import { KV_TYPES, type CheckedEngineOptions, type ResourceLimits } from '../../js/src/options.js';
 import type { ContextHost, EngineHost, EngineStats, HostLoadOptions, ModelHost } from '../../js/src/platform.js';
 import type { ModelInfo, Platform } from '../../js/src/platform.js';
@@ -303,7 +304,7 @@ class NodeContext implements ContextHost {
 class NodeEngine implements EngineHost {
   readonly addon: Addon;
   readonly runtime: number;
-  private readonly loading = new Map<string, Loading>();
+  private readonly loading = new Map<string, Loading<number>>();
 
   constructor(
     private readonly dispatch: Dispatcher,
@@ -341,16 +342,41 @@ class NodeEngine implements EngineHost {
       options.progress?.(1);
       return new NodeModel(this, found, key);
     }
-    let loading = this.loading.get(key);
-    if (!loading) {
-      loading = new Loading(this.addon, this.runtime, file.path, key, options);
-      this.loading.set(key, loading);
-      void loading.done.catch(() => undefined).then(() => this.loading.delete(key));
+    const under = this.loading.get(key);
+    const loading = under && !under.abandoned ? under : this.begin(file.path, key, options);
+    return loading.wait(options, () => new NodeModel(this, this.addon.modelFind(this.runtime, key), key));
+  }
+
+  /** Its own handle goes when those who wait have taken theirs. */
+  private begin(path: string, key: string, options: HostLoadOptions): Loading<number> {
+    const loading = new Loading((progress, signal) => this.read(path, key, { ...options, progress, signal }));
+    this.loading.set(key, loading);
+    const drop = (): void => {
+      if (this.loading.get(key) === loading) this.loading.delete(key);
+    };
+    const release = (handle: number): void => {
+      drop();
+      queueMicrotask(() => this.addon.modelClose(handle));
+    };
+    void loading.done.then(release, drop);
+    return loading;
+  }
+
+  private async read(path: string, key: string, options: HostLoadOptions): Promise<number> {
+    const { contextLength, signal } = options;
+    let loader = 0;
+    try {
+      loader = await this.addon.loaderBegin(this.runtime, path, LOAD_MODES[options.mode], contextLength, KV_TYPES[options.kvType]);
+      for (let done = 0; done < 1; ) {
+        checkSignal(signal);
+        done = await this.addon.loaderStep(loader);
+        options.progress?.(done);
+      }
+      return this.addon.loaderFinish(loader, key);
+    } catch (problem) {
+      if (loader) this.addon.loaderAbandon(loader);
+      throw typed(problem, `${path}: `);
     }
-    await loading.wait(options);
-    const handle = this.addon.modelFind(this.runtime, key);
-    loading.leave();
-    return new NodeModel(this, handle, key);
   }
 }
 
@@ -374,85 +400,6 @@ async function identify(path: string): Promise<{ path: string; identity: unknown
     if (missing) throw new RealmError('not-found', `there is no model file ${path}`);
     throw new RealmError('io', `the model file ${path} cannot be read: ${(problem as Error).message}`);
   }
-}
-
-/** One file being loaded, for everyone who asks meanwhile; it stops when the last of them has given up. */
-class Loading {
-  readonly done: Promise<void>;
-  private readonly listeners = new Set<(done: number) => void>(); // they do not throw
-  private waiting = 0;
-  private users = 0;
-  private model = 0;
-
-  constructor(
-    private readonly addon: Addon,
-    runtime: number,
-    path: string,
-    key: string,
-    options: HostLoadOptions,
-  ) {
-    this.done = this.run(runtime, path, key, options);
-  }
-
-  private async run(runtime: number, path: string, key: string, options: HostLoadOptions): Promise<void> {
-    const mode = LOAD_MODES[options.mode];
-    let loader = 0;
-    try {
-      loader = await this.addon.loaderBegin(runtime, path, mode, options.contextLength, KV_TYPES[options.kvType]);
-      for (let progress = 0; progress < 1; ) {
-        if (this.waiting === 0) throw cancelled();
-        progress = await this.addon.loaderStep(loader);
-        for (const listener of this.listeners) listener(Math.min(1, progress));
-      }
-      this.model = this.addon.loaderFinish(loader, key);
-    } catch (problem) {
-      if (loader) this.addon.loaderAbandon(loader);
-      throw typed(problem, `${path}: `);
-    }
-  }
-
-  /** Resolves when the model is there; the caller then takes its own handle and leaves. */
-  async wait(options: HostLoadOptions): Promise<void> {
-    let listener: (done: number) => void = () => undefined;
-    const left = new AbortController(); // takes the listener off the caller's signal
-    const stopped = new Promise<never>((_, reject) => {
-      listener = quiet(options.progress, reject);
-      onAbort(options.signal, left.signal, reject);
-    });
-    this.waiting++;
-    this.users++;
-    this.listeners.add(listener);
-    try {
-      await Promise.race([this.done, stopped]);
-    } catch (problem) {
-      this.leave();
-      throw problem;
-    } finally {
-      left.abort();
-      this.waiting--;
-      this.listeners.delete(listener);
-    }
-  }
-
-  leave(): void {
-    this.users--;
-    if (this.users === 0 && this.model) this.addon.modelClose(this.model);
-  }
-}
-
-/** A progress callback whose exception ends its own caller's waiting, and nobody else's. */
-function quiet(progress: HostLoadOptions['progress'], reject: (problem: unknown) => void): (done: number) => void {
-  return (done) => {
-    try {
-      progress?.(done);
-    } catch (problem) {
-      reject(problem);
-    }
-  };
-}
-
-function onAbort(signal: AbortSignal | undefined, left: AbortSignal, reject: (problem: unknown) => void): void {
-  signal?.addEventListener('abort', () => reject(cancelled(signal.reason)), { signal: left });
 }
 
 // ---- the platform ----

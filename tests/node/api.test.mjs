@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
-import { mkdtempSync, rmSync, truncateSync, writeFileSync, copyFileSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -145,6 +145,33 @@ test('the same file is loaded once, with progress', async () => {
   await assert.rejects(own.loadModel(DEMO, { contextLength: 79, progress: stop }), /stop/);
   own.dispose();
 });
+
+test('who gives up loading, however late, leaves no model behind, and the next caller gets it', async () => {
+  const own = new Realm();
+  const path = join(folder, 'given-up.gguf');
+  copyFileSync(DEMO, path);
+  const reports = [];
+  const load = async (options) => own.unloadModel(await own.loadModel(path, options));
+  await load({ progress: (done) => reports.push(done) });
+  for (let step = 1; step < reports.length; step++) { // the last report comes when the model is there
+    const stop = new AbortController();
+    let count = 0;
+    await rejectsWith(load({ signal: stop.signal, progress: () => ++count === step && stop.abort() }), 'cancelled');
+    if (step % 2) await load({});
+    await until(() => !isMapped(path), `after ${step} of ${reports.length} reports the file is still mapped`);
+  }
+  own.dispose();
+});
+
+async function until(condition, problem) {
+  for (let tries = 0; !condition(); tries++) {
+    assert(tries < 1000, problem);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+/** Where the system tells. */
+const isMapped = (path) => process.platform === 'linux' && readFileSync('/proc/self/maps', 'utf8').includes(path);
 
 test('an unloaded model is gone from its realm', async () => {
   const own = new Realm();

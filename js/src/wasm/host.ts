@@ -255,15 +255,22 @@ class WasmEngine implements EngineHost, ContextOwner {
       options.progress?.(1);
       return found;
     }
-    let loading = this.#loading.get(key);
-    if (!loading) this.#loading.set(key, (loading = this.#begin(key, sources.splice(0), options)));
+    const under = this.#loading.get(key);
+    const loading = under && !under.abandoned ? under : this.#begin(key, sources.splice(0), options);
     return loading.wait(options, (loaded) => new WasmModel(loaded.retain()));
   }
 
   #begin(key: string, sources: ModelSource[], options: HostLoadOptions): Loading<LoadedModel> {
     const loading = new Loading((progress, signal) => this.#read(key, sources, { ...options, progress, signal }));
-    const release = (loaded: LoadedModel): void => queueMicrotask(() => loaded.release()); // when the others took theirs
-    void loading.done.then(release, () => undefined);
+    this.#loading.set(key, loading);
+    const drop = (): void => {
+      if (this.#loading.get(key) === loading) this.#loading.delete(key);
+    };
+    const release = (loaded: LoadedModel): void => {
+      drop();
+      queueMicrotask(() => loaded.release()); // when the others took theirs
+    };
+    void loading.done.then(release, drop);
     return loading;
   }
 
@@ -275,7 +282,6 @@ class WasmEngine implements EngineHost, ContextOwner {
       this.#models.set(key, loaded);
       return loaded;
     } finally {
-      this.#loading.delete(key);
       for (const source of sources) source.close();
     }
   }
