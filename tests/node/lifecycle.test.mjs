@@ -62,9 +62,9 @@ test('of a hundred realms that generate at once none starves', async (t) => {
   const realms = Array.from({ length: 100 }, () => new Realm());
   await Promise.all(realms.map((realm) => realm.loadModel(DEMO)));
   for (const mode of ['whole', 'granular']) {
-    const [least, most] = await shares(realms, { ...LONG, maxTokens: 100, mode });
+    const [least, most] = await shares(realms, { ...LONG, maxTokens: 150, mode });
     t.diagnostic(`${mode}: ${least} ... ${most}`);
-    assert(most - least <= 10, `${mode}: ${least} ... ${most} of 100 tokens`); // within 10 %
+    assert(most - least <= 15, `${mode}: ${least} ... ${most} of 150 tokens`); // within 10 %
   }
   for (const realm of realms) realm.dispose();
 });
