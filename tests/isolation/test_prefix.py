@@ -236,20 +236,22 @@ def test_a_tenant_under_pressure_evicts_its_own_pages_before_those_of_smaller_on
 
 
 def test_tenants_whose_limits_fit_the_budget_never_evict_each_other() -> None:
-    """Four tenants of 128 positions in a budget of 512: each one's last prompt stays, whatever others do."""
+    """A small tenant at its limit takes nothing from a large one that has not used its own up, nor back."""
     with Runtime(threads=1, features=PORTABLE) as rt:
         ctx = Context(rt, rt.load(LLAMA))
         rows_of(ctx, prompt(PAGE))
         per_page = int(rt.stats().kv_bytes_used)
         ctx.close()
-    with Runtime(threads=1, features=PORTABLE, kv_bytes=32 * per_page) as rt:
+    with Runtime(threads=1, features=PORTABLE, kv_bytes=16 * per_page) as rt:
         model = rt.load(LLAMA)
-        tenants = [Context(rt, model, tenant=t, kv_tokens=128) for t in range(1, 5)]
-        for ctx in tenants:
-            rows_of(ctx, prompt(128, 7))
-        for seed in range(12):
-            busy = tenants[seed % 3]
-            assert rows_of(busy, prompt(128, 100 + seed)) == 128
-        assert rows_of(tenants[3], prompt(128, 7)) == PAGE  # the last page is computed for its logits
-        for ctx in tenants:
-            ctx.close()
+        large = Context(rt, model, tenant=1, kv_tokens=12 * PAGE)
+        small = Context(rt, model, tenant=2, kv_tokens=4 * PAGE)
+        rows_of(large, prompt(12 * PAGE, 7))
+        for seed in range(8):
+            assert rows_of(small, prompt(4 * PAGE, 100 + seed)) == 4 * PAGE
+        assert rows_of(large, prompt(12 * PAGE, 7)) == PAGE  # the last page is computed for its logits
+        for seed in range(4):
+            assert rows_of(large, prompt(12 * PAGE, 200 + seed)) == 12 * PAGE
+        assert rows_of(small, prompt(4 * PAGE, 107)) == PAGE
+        large.close()
+        small.close()
