@@ -53,7 +53,7 @@ const forgotten = new FinalizationRegistry<RealmPort>((port) => port.close());
 
 /** Dispose of it when it is not needed any more, or declare it with `using`. */
 export class Realm {
-  readonly limits: Required<ResourceLimits>;
+  #limits: Required<ResourceLimits>;
   readonly #engine: EnginePort;
   readonly #port: RealmPort;
   readonly #models: Model[] = [];
@@ -62,11 +62,24 @@ export class Realm {
 
   constructor(options: RealmOptions = {}) {
     const own = realmOptions(options);
-    this.limits = checkLimits(own.limits);
+    this.#limits = checkLimits(own.limits);
     const tenant = tenantNumber(own.tenant);
     this.#engine = ports().engine(checkEngine(own, ports().backends));
     this.#port = this.#engine.realm({ guest: undefined, tenant, limits: this.limits });
     forgotten.register(this, this.#port, this);
+  }
+
+  get limits(): Required<ResourceLimits> {
+    return this.#limits;
+  }
+
+  /** Other limits from now on, also for what runs; those of the tenant hold for all its realms. The guest's memory and time stay. */
+  async setLimits(limits: ResourceLimits): Promise<void> {
+    this.#checkOpen();
+    const { guestMemoryBytes, guestSeconds, textBytes } = this.#limits;
+    const checked = { ...checkLimits(limits), guestMemoryBytes, guestSeconds, textBytes };
+    await this.#port.setLimits(checked);
+    this.#limits = checked;
   }
 
   /** Ends what runs (its callers get `closed`) and frees the realm. Doing it again does nothing. */
@@ -249,8 +262,8 @@ function realmOptions(options: RealmOptions): RealmOptions {
 /** Realms share prefixes only when the application says they belong to one tenant. */
 export function tenantNumber(tenant: number | bigint | undefined): bigint {
   if (tenant === undefined) return (1n << 63n) | crypto.getRandomValues(new BigUint64Array(1))[0]!; // beside other threads
-  const number = typeof tenant === 'bigint' ? tenant : BigInt(wholeNumber('tenant', tenant, 0, Number.MAX_SAFE_INTEGER));
-  if (number < 0n || number >= 1n << 63n) throw invalid(`tenant must be a whole number below 2**63, not ${tenant}`);
+  const number = typeof tenant === 'bigint' ? tenant : BigInt(wholeNumber('tenant', tenant, 1, Number.MAX_SAFE_INTEGER));
+  if (number < 1n || number >= 1n << 63n) throw invalid(`tenant must be a whole number from 1 to 2**63 - 1, not ${tenant}`); // 0: the host
   return number;
 }
 

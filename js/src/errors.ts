@@ -6,8 +6,21 @@ export type { ErrorCode };
 
 const BRAND = Symbol.for('@realm-ai/sdk RealmError');
 
-export class RealmError extends Error {
+/** What an error of a limit says besides its code. */
+export interface LimitFacts {
+  /** The name of the limit, as in ResourceLimits; kvBytes is the engine's. */
+  limit?: string | undefined;
+  /** What it is set to. */
+  value?: number | undefined;
+  /** Seconds after which to try again; absent where waiting does not help. */
+  retryAfter?: number | undefined;
+}
+
+export class RealmError extends Error implements LimitFacts {
   readonly code: ErrorCode;
+  readonly limit?: string | undefined;
+  readonly value?: number | undefined;
+  readonly retryAfter?: number | undefined;
 
   /** A package that is loaded twice (import and require) has two of these classes: each knows the other's errors. */
   static override [Symbol.hasInstance](value: unknown): boolean {
@@ -15,10 +28,13 @@ export class RealmError extends Error {
     return typeof value === 'object' && value !== null && BRAND in value;
   }
 
-  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions & LimitFacts) {
     super(message, options);
     this.name = 'RealmError';
     this.code = code;
+    if (options?.limit !== undefined) this.limit = options.limit;
+    if (options?.value !== undefined) this.value = options.value;
+    if (options?.retryAfter !== undefined) this.retryAfter = options.retryAfter;
   }
 }
 

@@ -10,6 +10,7 @@ import {
   IMPORT_MODULE,
   InterfaceError,
   lowerImports,
+  type ErrorCode,
   type Export,
   type GuestMemory,
   type Request,
@@ -275,7 +276,7 @@ export class Guest implements GuestSink {
       if (step !== 'done') return step;
       this.#finish(running, this.#outcome(running));
     } catch (problem) {
-      if (problem instanceof InterfaceError) this.#finish(running, { problem: requestFailure(problem.code) });
+      if (problem instanceof InterfaceError) this.#finish(running, { problem: this.#failure(problem.code) });
     }
     return undefined;
   }
@@ -283,8 +284,19 @@ export class Guest implements GuestSink {
   #outcome(running: Running): Partial<Ended> {
     const report = this.#enter(() => this.#orchestrator().outcome(running.handle));
     const { finish, promptTokens, tokens, extra } = report;
-    if (finish === 'failed') return { problem: requestFailure(report.error) };
+    if (finish === 'failed') return { problem: this.#failure(report.error) };
     return { finish, promptTokens, tokens, extra };
+  }
+
+  /** A guest knows only a code; the host knows which limit it was. */
+  #failure(code: ErrorCode): RealmError {
+    const refusal = this.#context.refusal();
+    return refusal?.code === code ? refusal : requestFailure(code);
+  }
+
+  setLimits(limits: Required<ResourceLimits>): void {
+    this.#checkOpen();
+    this.#context.setLimits(limits);
   }
 
   #finish(running: Running, part: Partial<Ended>): void {

@@ -2,7 +2,7 @@
 // that its guest was granted.
 
 import { ERROR_CODES, InterfaceError, type ErrorCode, type ModelProperties } from './_generated/abi.js';
-import { RealmError } from './errors.js';
+import { RealmError, type LimitFacts } from './errors.js';
 import type { ModelHost } from './platform.js';
 
 const NO_TOKEN = 0xffffffff;
@@ -10,6 +10,22 @@ const NO_TOKEN = 0xffffffff;
 /** The code of a failed realm_status. */
 export function codeOf(status: number): ErrorCode {
   return ERROR_CODES[status - 1] ?? 'internal';
+}
+
+/** An error that names a limit, as the core says it: retry_after in nanoseconds, the limit's name with underscores. */
+export function limitError(code: ErrorCode, message: string, limit: string, value: number, retryAfterNs: number): RealmError {
+  const facts: LimitFacts = {};
+  if (limit !== '') {
+    facts.limit = limit.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
+    facts.value = value;
+  }
+  if (retryAfterNs > 0) facts.retryAfter = retryAfterNs / 1e9;
+  return new RealmError(code, message, facts);
+}
+
+/** Codes of failures that the core says more about than a guest is told. */
+export function meetsLimit(code: ErrorCode): boolean {
+  return code === 'limit-exceeded' || code === 'context-full';
 }
 
 /** What a guest sees of an error: its code. */

@@ -4,11 +4,12 @@ import type { Request } from './_generated/abi.js';
 import { renderPrompt, type ChatOptions, type Message, type Prompt } from './chat.js';
 import { RealmError } from './errors.js';
 import { Guest } from './guest.js';
-import { hostLogits } from './host_session.js';
+import { hostLogits, hostPublish } from './host_session.js';
 import { guestModule, requireOrchestrator } from './module.js';
 import { platform, watched, type EngineHost, type EngineStats, type ModelHost, type ModelInfo } from './platform.js';
 import type { EnginePort, Listener, LoadOptions, ModelInput, ModelPort, RealmPort, RealmPortOptions } from './port.js';
-import type { RunningRequest } from './port.js';
+import type { Published, RunningRequest } from './port.js';
+import type { ResourceLimits } from './options.js';
 
 export class LocalEngine implements EnginePort {
   /** `facts` are told with the counters. */
@@ -68,6 +69,10 @@ export class LocalRealm implements RealmPort {
     return this.#guest.call(name, values);
   }
 
+  async setLimits(limits: Required<ResourceLimits>): Promise<void> {
+    this.#guest.setLimits(limits);
+  }
+
   revoke(model: ModelPort): void {
     this.#guest.revoke(hostOf(model));
   }
@@ -117,6 +122,14 @@ export class LocalModel implements ModelPort {
 
   async renderChat(messages: readonly Message[], options: ChatOptions): Promise<Prompt> {
     return renderPrompt(this.host, this.chatTemplate, messages, options);
+  }
+
+  publish(ids: Uint32Array): Promise<Published> {
+    return hostPublish(this.engine, this.host, ids);
+  }
+
+  async unpublish(prefix: number): Promise<void> {
+    this.host.unpublish(prefix);
   }
 
   share(): LocalModel {

@@ -10,16 +10,29 @@ export type KvType = keyof typeof KV_TYPES;
 export const CPU_FEATURES = { portable: 1, avx2: 2, avx512: 4, amx: 8 } as const;
 export type CpuFeature = keyof typeof CPU_FEATURES;
 const MAX_THREADS = 1024;
+const MAX_WEIGHT = 10_000;
 const UINT32 = 0xffffffff;
 
-/** What one realm may use. 0: no limit of its own; the runtime's and the model's limits always hold. */
+/** What a tenant may use. 0: no limit of its own; the runtime's and the model's limits always hold. */
 export interface ResourceLimits {
+  // of the tenant, over all its realms; a change holds at once, also for what runs
+  /** Share of computed tokens where there is more work than fits. */
+  weight?: number;
+  /** Requests that compute at once. */
+  concurrentRequests?: number;
+  /** Requests that may wait beyond those. */
+  queueLength?: number;
+  /** Most tokens of a conversation. */
+  contextLength?: number;
+  /** Tokens whose keys and values are held. */
+  kvTokens?: number;
+  /** Computed tokens, of prompts and generated. */
+  tokensPerSecond?: number;
+  tokensPerMinute?: number;
+  // of one realm
   sessions?: number;
   tickets?: number;
-  kvTokens?: number;
   tensorBytes?: number;
-  /** Share of compute beside other realms. */
-  weight?: number;
   guestMemoryBytes?: number;
   /** Text of running requests waiting to be read. */
   textBytes?: number;
@@ -28,15 +41,25 @@ export interface ResourceLimits {
 }
 
 export const DEFAULT_LIMITS: Required<ResourceLimits> = {
+  weight: 1,
+  concurrentRequests: 0,
+  queueLength: 0,
+  contextLength: 0,
+  kvTokens: 0,
+  tokensPerSecond: 0,
+  tokensPerMinute: 0,
   sessions: 0,
   tickets: 0,
-  kvTokens: 0,
   tensorBytes: 256 << 20,
-  weight: 1,
   guestMemoryBytes: 16 << 20,
   textBytes: 16 << 20,
   guestSeconds: 2,
 };
+
+const TENANT_LIMITS = [
+  'weight', 'concurrentRequests', 'queueLength', 'contextLength', 'kvTokens', 'tokensPerSecond', 'tokensPerMinute',
+] as const;
+const COUNTS = ['concurrentRequests', 'queueLength', 'contextLength', 'sessions', 'tickets'];
 
 export function checkLimits(limits: ResourceLimits = {}): Required<ResourceLimits> {
   const given = camelKeys(limits as Record<string, unknown>, Object.keys(DEFAULT_LIMITS), 'limit');
@@ -44,10 +67,15 @@ export function checkLimits(limits: ResourceLimits = {}): Required<ResourceLimit
   const { guestSeconds, ...whole } = all;
   realNumber('guestSeconds', guestSeconds, 0, 3600, true);
   for (const [name, value] of Object.entries(whole)) {
-    const high = ['sessions', 'tickets', 'weight'].includes(name) ? UINT32 : Number.MAX_SAFE_INTEGER;
-    wholeNumber(name, value, 0, high);
+    wholeNumber(name, value, 0, COUNTS.includes(name) ? UINT32 : Number.MAX_SAFE_INTEGER);
   }
+  wholeNumber('weight', all.weight, 0, MAX_WEIGHT);
   return all;
+}
+
+/** Whether any of the limits is one of the tenant's, not only of the realm. */
+export function limitsTenant(limits: Required<ResourceLimits>): boolean {
+  return TENANT_LIMITS.some((name) => limits[name] !== DEFAULT_LIMITS[name]);
 }
 
 /** What every request accepts. */

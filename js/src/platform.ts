@@ -2,6 +2,7 @@
 // standard guest. Node implements it over its addon (node/src/host.ts); core.wasm is the other one (js/src/wasm/).
 
 import type { Host } from './_generated/abi.js';
+import type { RealmError } from './errors.js';
 import type { CheckedEngineOptions, ResourceLimits } from './options.js';
 import type { LoadOptions, ModelInput } from './port.js';
 
@@ -35,6 +36,8 @@ export interface ModelHost {
   describe(): string;
   /** A metadata string. */
   string(key: string): string | undefined;
+  /** Ends what a context has published. */
+  unpublish(prefix: number): void;
   /** Another handle on the same file. */
   share(): ModelHost;
   close(): void;
@@ -48,6 +51,12 @@ export interface ContextHost extends Omit<Host, 'emit' | 'log'> {
   openTickets(): number;
   /** Whether nobody waits for tokens before the ends of their tickets, as it is at first: then they may be told later, and together. */
   patient?(nobody: boolean): void;
+  setLimits(limits: Required<ResourceLimits>): void;
+  /** The last work of this context that was refused or failed for a limit, told once. */
+  refusal(): RealmError | undefined;
+  /** A session without prefix cache; publish makes what it holds public for all tenants. */
+  sessionOpenPrivate(model: number): number;
+  publish(session: number): { prefix: number; tokens: number };
   /** A session without prefix cache and with f32 keys and values. */
   sessionOpenExact(model: number): number;
   /** Like forward; ticketLogits gives the logits after each token once the ticket has ended. */

@@ -48,6 +48,7 @@ export interface RealmPort {
   start(request: Omit<Request, 'model'>, model: ModelPort | undefined, listener: Listener): RunningRequest;
   /** Calls an export that takes and returns numbers. */
   call(name: string, values: readonly (number | bigint)[]): Promise<unknown>;
+  setLimits(limits: Required<ResourceLimits>): Promise<void>;
   /** Takes a model away from the guest. */
   revoke(model: ModelPort): void;
   close(): void;
@@ -66,9 +67,17 @@ export interface ModelPort {
   /** One row for each id. */
   logits(ids: Uint32Array, signal: AbortSignal | undefined): Promise<Float32Array[]>;
   renderChat(messages: readonly Message[], options: ChatOptions): Promise<Prompt>;
+  /** Computes the tokens for all tenants; unpublish takes the prefix. */
+  publish(ids: Uint32Array): Promise<Published>;
+  unpublish(prefix: number): Promise<void>;
   /** Another handle on the same file. */
   share(): ModelPort;
   close(): void;
+}
+
+export interface Published {
+  prefix: number;
+  tokens: number;
 }
 
 // ---- running requests ----

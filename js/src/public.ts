@@ -2,8 +2,8 @@
 
 export { Realm, type ChatGenerateOptions, type LoadModelOptions, type RealmOptions } from './api.js';
 export type { ChatOptions, Message } from './chat.js';
-export { RealmError, type ErrorCode } from './errors.js';
-export { Model } from './model.js';
+export { RealmError, type ErrorCode, type LimitFacts } from './errors.js';
+export { Model, type PublicPrefix } from './model.js';
 export type { Backend, CpuFeature, EngineOptions, GenerateOptions, Isolation, KvType, ResourceLimits } from './options.js';
 export type { EngineStats, ModelInfo } from './platform.js';
 export type { ModelInput } from './port.js';

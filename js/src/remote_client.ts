@@ -7,9 +7,10 @@ import type { Request } from './_generated/abi.js';
 import type { ChatOptions, Message, Prompt } from './chat.js';
 import { cancelled, checkSignal, RealmError } from './errors.js';
 import { invalid } from './options.js';
+import type { ResourceLimits } from './options.js';
 import type { EngineStats, ModelInfo } from './platform.js';
 import { NOTHING, type EnginePort, type Listener, type LoadOptions, type ModelInput, type ModelPort } from './port.js';
-import type { RealmPort, RealmPortOptions, RunningRequest } from './port.js';
+import type { Published, RealmPort, RealmPortOptions, RunningRequest } from './port.js';
 import {
   isBytes,
   isEnded,
@@ -21,6 +22,7 @@ import {
   isNothing,
   isNumeric,
   isPrompt,
+  isPublished,
   isStats,
   isText,
   isTexts,
@@ -216,7 +218,7 @@ export class RemoteEngine implements EnginePort {
   #answered(message: FromWorker & { kind: 'result' | 'error' }, waiting: Waiting): void {
     this.#settle(message.id);
     if (message.kind === 'result') waiting.result(message.value);
-    else waiting.error(receivedError(message.code, message.message));
+    else waiting.error(receivedError(message.code, message.message, message.facts));
   }
 
   #settle(id: number): void {
@@ -279,6 +281,11 @@ export class RemoteRealm implements RealmPort {
   async call(name: string, values: readonly (number | bigint)[]): Promise<unknown> {
     this.#checkOpen();
     return this.engine.call('callExport', [this.#id, name, values], isNumeric);
+  }
+
+  async setLimits(limits: Required<ResourceLimits>): Promise<void> {
+    this.#checkOpen();
+    await this.engine.call('setLimits', [this.#id, limits], isNothing);
   }
 
   revoke(model: ModelPort): void {
@@ -347,6 +354,14 @@ export class RemoteModel implements ModelPort {
 
   renderChat(messages: readonly Message[], options: ChatOptions): Promise<Prompt> {
     return this.engine.call('renderChat', [this.id, messages, options], isPrompt);
+  }
+
+  publish(ids: Uint32Array): Promise<Published> {
+    return this.engine.call('publish', [this.id, ids], isPublished);
+  }
+
+  async unpublish(prefix: number): Promise<void> {
+    await this.engine.call('unpublish', [this.id, prefix], isNothing);
   }
 
   share(): RemoteModel {

@@ -4,9 +4,9 @@
 // for an answer to go on. Both sides look at what they get before they use it: a worker may be in the hands of its guest.
 
 import { FINISHES, type Finish } from './_generated/abi.js';
-import { isErrorCode, RealmError } from './errors.js';
+import { isErrorCode, RealmError, type LimitFacts } from './errors.js';
 import type { ModelInfo } from './platform.js';
-import type { Ended } from './port.js';
+import type { Ended, Published } from './port.js';
 
 /** Two ends that hand each other structured clones, in order. */
 export interface Channel {
@@ -24,7 +24,7 @@ export type ToWorker =
 
 export type FromWorker =
   | { kind: 'result'; id: number; value: unknown }
-  | { kind: 'error'; id: number; code: string; message: string }
+  | { kind: 'error'; id: number; code: string; message: string; facts?: LimitFacts }
   | { kind: 'progress'; id: number; done: number }
   | { kind: 'text'; id: number; piece: Uint8Array };
 
@@ -56,9 +56,17 @@ export function isToWorker(message: unknown): message is ToWorker {
 export function isFromWorker(message: unknown): message is FromWorker {
   if (!isRecord(message) || !isCount(message['id'])) return false;
   const { kind, code, done, piece } = message;
-  if (kind === 'error') return isText(code) && isText(message['message']);
+  if (kind === 'error') return isText(code) && isText(message['message']) && isFacts(message['facts']);
   if (kind === 'progress') return isNumber(done);
   return kind === 'result' || (kind === 'text' && piece instanceof Uint8Array);
+}
+
+function isFacts(value: unknown): value is LimitFacts | undefined {
+  if (value === undefined) return true;
+  if (!isRecord(value)) return false;
+  const { limit, value: set, retryAfter } = value;
+  const numbers = [set, retryAfter].every((one) => one === undefined || isNumber(one));
+  return numbers && (limit === undefined || (isText(limit) && limit.length < 64));
 }
 
 export function isRecord(value: unknown): value is Record<string, unknown> {
@@ -80,6 +88,10 @@ export function isPrompt(value: unknown): value is { text: string; addSpecial: b
 
 export function isStats(value: unknown): value is Record<string, number | string> {
   return isRecord(value) && Object.values(value).every((one) => isNumber(one) || isText(one));
+}
+
+export function isPublished(value: unknown): value is Published {
+  return isRecord(value) && isCount(value['prefix']) && isCount(value['tokens']);
 }
 
 export function isLogitRows(value: unknown): value is LogitRows {
@@ -116,11 +128,13 @@ const MOST_ERROR_TEXT = 2000;
 
 /** An error as it crosses the border: its code and its message. */
 export function errorMessage(id: number, problem: unknown): FromWorker {
-  const { code, message } = problem as { code?: unknown; message?: unknown };
+  const { code, message, limit, value, retryAfter } = problem as { code?: unknown; message?: unknown } & LimitFacts;
   const text = String(message ?? problem).slice(0, MOST_ERROR_TEXT);
-  return { kind: 'error', id, code: isErrorCode(code) ? code : 'internal', message: text };
+  const told: FromWorker = { kind: 'error', id, code: isErrorCode(code) ? code : 'internal', message: text };
+  if (limit !== undefined || retryAfter !== undefined) told.facts = { limit, value, retryAfter };
+  return told;
 }
 
-export function receivedError(code: string, message: string): RealmError {
-  return new RealmError(isErrorCode(code) ? code : 'internal', message.slice(0, MOST_ERROR_TEXT));
+export function receivedError(code: string, message: string, facts: LimitFacts = {}): RealmError {
+  return new RealmError(isErrorCode(code) ? code : 'internal', message.slice(0, MOST_ERROR_TEXT), facts);
 }

@@ -7,7 +7,7 @@ import type { Request } from './_generated/abi.js';
 import type { ChatOptions, Message } from './chat.js';
 import { cancelled, RealmError } from './errors.js';
 import { LocalRealm, type LocalEngine, type LocalModel } from './local.js';
-import { invalid, KV_TYPES, type CheckedEngineOptions, type KvType, type ResourceLimits } from './options.js';
+import { checkLimits, invalid, KV_TYPES, type CheckedEngineOptions, type KvType } from './options.js';
 import type { Ended, ModelInput, RunningRequest } from './port.js';
 import { errorMessage, isBytes, isCount, isIds, isNumeric, isRecord, isText, isToWorker } from './remote_messages.js';
 import type { Channel, LogitRows, ModelFacts, ToWorker } from './remote_messages.js';
@@ -101,6 +101,9 @@ class Server {
       if (realm instanceof LocalRealm) realm.close();
       this.#realms.delete(count(id));
     },
+    publish: ([id, ids]) => this.#model(id).publish(tokens(ids)),
+    unpublish: ([id, prefix]) => this.#model(id).unpublish(count(prefix)),
+    setLimits: ([id, limits]) => this.#realm(id).setLimits(checkLimits(record(limits))),
     revoke: ([id, model]) => this.#realm(id).revoke(this.#model(model)),
     callExport: ([id, name, values]) => this.#callExport(this.#realm(id), text(name), values),
     start: ([id, model, request, patient], call) => this.#start(this.#realm(id), model, record(request), patient === true, call),
@@ -152,7 +155,7 @@ class Server {
     if (typeof tenant !== 'bigint') throw invalid('a tenant must be a bigint');
     const own = guest === undefined ? undefined : bytes(guest);
     try {
-      const realm = this.#opened().realm({ guest: own, tenant, limits: limits as unknown as Required<ResourceLimits> });
+      const realm = this.#opened().realm({ guest: own, tenant, limits: checkLimits(limits) });
       this.#realms.set(id, realm);
       return realm.exports;
     } catch (problem) {

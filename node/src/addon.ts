@@ -3,6 +3,16 @@
 
 import { loadNative } from './native.js';
 
+/** What the core says of work that met a limit. */
+export interface Refusal {
+  status: number;
+  message: string;
+  limit: string;
+  value: number;
+  /** In nanoseconds. */
+  retryAfter: number;
+}
+
 export interface Addon {
   readonly abiVersion: number;
   listen(moved: (serials: Float64Array, lost: boolean) => void): void;
@@ -22,7 +32,11 @@ export interface Addon {
   modelString(model: number, key: string): Uint8Array | undefined;
   modelEncode(model: number, text: Uint8Array, flags: number): Uint32Array;
   modelDecode(model: number, ids: Uint32Array, flags: number): Uint8Array;
-  contextCreate(runtime: number, serial: number, tenant: bigint, limits: Float64Array): number;
+  modelUnpublish(model: number, prefix: number): number;
+  contextCreate(runtime: number, serial: number, tenant: bigint, limits: Float64Array, ofTenant: number): number;
+  contextSetLimits(context: number, limits: Float64Array): number;
+  contextRefusal(context: number): Refusal | undefined;
+  sessionPublish(context: number, session: number): Uint32Array | number;
   contextClose(context: number): void;
   contextGrant(context: number, model: number): number;
   contextRevoke(context: number, model: number): number;

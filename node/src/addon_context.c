@@ -23,6 +23,8 @@ struct addon_context {
     realm_context *ctx;
     uint64_t serial;
     addon_runtime *runtime;
+    uint64_t tenant;
+    realm_error refusal; /* of the last work that met a limit; code REALM_OK once it was told */
     logits_room *rooms;
 };
 
@@ -41,6 +43,26 @@ void addon_context_free(addon_context *context) {
     free(context);
 }
 
+/* What contextCreate and contextSetLimits are given. */
+typedef struct limits {
+    realm_limits own;
+    realm_tenant_limits shared;
+} limits;
+
+static bool read_limits(const call *c, size_t index, limits *out) {
+    size_t count;
+    const double *v = call_array(c, index, napi_float64_array, &count);
+    if (v && count != 10) addon_throw(c->env, REALM_E_INVALID_ARGUMENT, "ten limits are needed");
+    if (!v || count != 10) return false;
+    *out = (limits){
+        .own = {.sessions = (uint32_t)v[0], .tickets = (uint32_t)v[1], .tensor_bytes = (uint64_t)v[2]},
+        .shared = {.weight = (uint32_t)v[3], .concurrent_requests = (uint32_t)v[4], .queue_length = (uint32_t)v[5],
+                   .context_length = (uint32_t)v[6], .kv_tokens = (uint64_t)v[7], .tokens_per_second = (uint64_t)v[8],
+                   .tokens_per_minute = (uint64_t)v[9]},
+    };
+    return true;
+}
+
 static napi_value create(const call *c, addon_runtime *runtime, const realm_limits *limits) {
     realm_error err;
     addon_context *made = calloc(1, sizeof *made);
@@ -51,6 +73,7 @@ static napi_value create(const call *c, addon_runtime *runtime, const realm_limi
         return addon_throw_error(c->env, &err);
     }
     made->runtime = runtime;
+    made->tenant = call_u64(c, 2);
     addon_runtime_retain(runtime);
     double handle = addon_put(c->self, OBJECT_CONTEXT, made);
     if (handle != 0) return addon_number(c->env, handle);
@@ -58,21 +81,20 @@ static napi_value create(const call *c, addon_runtime *runtime, const realm_limi
     return addon_throw(c->env, REALM_E_OUT_OF_MEMORY, "no memory for another context");
 }
 
-/* (runtime, serial, tenant, limits: sessions, tickets, kvTokens, tensorBytes, weight) */
+/* (runtime, serial, tenant, limits: sessions, tickets, tensorBytes; the tenant's: weight, concurrentRequests, queueLength,
+ * contextLength, kvTokens, tokensPerSecond, tokensPerMinute; whether to set those) */
 static napi_value context_create(napi_env env, napi_callback_info info) {
     call c;
-    size_t count;
+    limits given;
+    realm_error err;
     if (!call_begin(&c, env, info)) return NULL;
     addon_runtime *runtime = addon_find(&c, 0, OBJECT_RUNTIME);
     if (!runtime) return addon_throw(env, REALM_E_CLOSED, "this runtime was closed");
-    const double *values = call_array(&c, 3, napi_float64_array, &count);
-    if (!values) return NULL;
-    if (count != 5) return addon_throw(env, REALM_E_INVALID_ARGUMENT, "five limits are needed");
-    realm_limits limits = {
-        .sessions = (uint32_t)values[0], .tickets = (uint32_t)values[1], .kv_tokens = (uint64_t)values[2],
-        .tensor_bytes = (uint64_t)values[3], .weight = (uint32_t)values[4],
-    };
-    return create(&c, runtime, &limits);
+    if (!read_limits(&c, 3, &given)) return NULL;
+    if (call_u32(&c, 4) && realm_tenant_set_limits(runtime->rt, call_u64(&c, 2), &given.shared, &err) != REALM_OK) {
+        return addon_throw_error(env, &err);
+    }
+    return create(&c, runtime, &given.own);
 }
 
 static napi_value context_close(napi_env env, napi_callback_info info) {
@@ -92,8 +114,48 @@ static addon_context *context_of(call *c, napi_env env, napi_callback_info info)
 
 static napi_value closed(napi_env env) { return addon_status(env, REALM_E_CLOSED); }
 
+/* (context, limits as contextCreate has them) */
+static napi_value context_set_limits(napi_env env, napi_callback_info info) {
+    call c;
+    limits given;
+    realm_error err;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    if (!read_limits(&c, 1, &given)) return NULL;
+    realm_context_set_limits(context->ctx, &given.own);
+    return addon_status(env, realm_tenant_set_limits(context->runtime->rt, context->tenant, &given.shared, &err));
+}
+
+/* Keeps what the core says about a limit: the guest is told a code only. */
+static void remember(addon_context *context, const realm_error *err) {
+    if (err->code == REALM_E_LIMIT_EXCEEDED || err->code == REALM_E_CONTEXT_FULL) context->refusal = *err;
+}
+
+/* (context) -> {status, message, limit, value, retryAfter in nanoseconds} of the last refusal, told once; undefined: none */
+static napi_value context_refusal(napi_env env, napi_callback_info info) {
+    call c;
+    napi_value made;
+    addon_context *context = context_of(&c, env, info);
+    if (!context || context->refusal.code == REALM_OK || napi_create_object(env, &made) != napi_ok) return NULL;
+    const realm_error *err = &context->refusal;
+    const char *name = realm_limit_name(err->limit);
+    addon_set_number(env, made, "status", err->code);
+    addon_set(env, made, "message", addon_text(env, err->message, strlen(err->message)));
+    addon_set(env, made, "limit", addon_text(env, name, strlen(name)));
+    addon_set_number(env, made, "value", (double)err->limit_value);
+    addon_set_number(env, made, "retryAfter", (double)err->retry_after_ns);
+    context->refusal.code = REALM_OK;
+    return made;
+}
+
 static napi_value handle_or_status(napi_env env, realm_status status, uint32_t handle) {
     return status == REALM_OK ? addon_number(env, handle) : addon_status(env, status);
+}
+
+/* The same for calls that may meet a limit. */
+static napi_value handle_or_refusal(addon_context *context, napi_env env, const realm_error *err, uint32_t handle) {
+    remember(context, err);
+    return handle_or_status(env, (realm_status)err->code, handle);
 }
 
 /* (context, model) -> handle inside the context */
@@ -130,8 +192,19 @@ static napi_value session_open(napi_env env, napi_callback_info info) {
     if (!context) return closed(env);
     realm_session_options options = {.kv_type = call_u32(&c, 2), .context_length = call_u32(&c, 3), .no_prefix = call_u32(&c, 4)};
     const realm_session_options *given = c.count > 2 ? &options : NULL;
-    realm_status status = realm_session_open(context->ctx, call_u32(&c, 1), given, &session, NULL);
-    return handle_or_status(env, status, session);
+    realm_error err;
+    (void)realm_session_open(context->ctx, call_u32(&c, 1), given, &session, &err);
+    return handle_or_refusal(context, env, &err, session);
+}
+
+/* (context, session) -> [prefix, tokens], or a status */
+static napi_value session_publish(napi_env env, napi_callback_info info) {
+    call c;
+    uint32_t published[2] = {0, 0};
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    realm_status status = realm_prefix_publish(context->ctx, call_u32(&c, 1), &published[0], &published[1], NULL);
+    return status == REALM_OK ? addon_array(env, napi_uint32_array, published, 2, NULL) : addon_status(env, status);
 }
 
 static napi_value session_close(napi_env env, napi_callback_info info) {
@@ -163,12 +236,13 @@ static napi_value forward(napi_env env, napi_callback_info info) {
     call c;
     size_t count;
     uint32_t ticket = 0;
+    realm_error err;
     addon_context *context = context_of(&c, env, info);
     if (!context) return closed(env);
     const uint32_t *tokens = call_array(&c, 2, napi_uint32_array, &count);
     if (!tokens) return NULL;
-    realm_status status = realm_forward(context->ctx, call_u32(&c, 1), tokens, (uint32_t)count, &ticket, NULL);
-    return handle_or_status(env, status, ticket);
+    (void)realm_forward(context->ctx, call_u32(&c, 1), tokens, (uint32_t)count, &ticket, &err);
+    return handle_or_refusal(context, env, &err, ticket);
 }
 
 /* (context, session, first, count, tokens) */
@@ -176,25 +250,27 @@ static napi_value forward_layers(napi_env env, napi_callback_info info) {
     call c;
     size_t count;
     uint32_t ticket = 0;
+    realm_error err;
     addon_context *context = context_of(&c, env, info);
     if (!context) return closed(env);
     const uint32_t *tokens = call_array(&c, 4, napi_uint32_array, &count);
     if (!tokens) return NULL;
-    realm_status status = realm_forward_layers(context->ctx, call_u32(&c, 1), call_u32(&c, 2), call_u32(&c, 3), tokens,
-                                               (uint32_t)count, &ticket, NULL);
-    return handle_or_status(env, status, ticket);
+    (void)realm_forward_layers(context->ctx, call_u32(&c, 1), call_u32(&c, 2), call_u32(&c, 3), tokens, (uint32_t)count, &ticket,
+                               &err);
+    return handle_or_refusal(context, env, &err, ticket);
 }
 
 static napi_value score(napi_env env, napi_callback_info info) {
     call c;
     size_t count;
     uint32_t ticket = 0;
+    realm_error err;
     addon_context *context = context_of(&c, env, info);
     if (!context) return closed(env);
     const uint32_t *tokens = call_array(&c, 2, napi_uint32_array, &count);
     if (!tokens) return NULL;
-    realm_status status = realm_score(context->ctx, call_u32(&c, 1), tokens, (uint32_t)count, &ticket, NULL);
-    return handle_or_status(env, status, ticket);
+    (void)realm_score(context->ctx, call_u32(&c, 1), tokens, (uint32_t)count, &ticket, &err);
+    return handle_or_refusal(context, env, &err, ticket);
 }
 
 static logits_room *make_room(addon_context *context, size_t count) {
@@ -327,7 +403,9 @@ static napi_value generate(napi_env env, napi_callback_info info) {
     const uint32_t *tokens = call_array(&c, 2, napi_uint32_array, &count);
     if (!tokens || !read_sampling(&c, 3, &params, &owned, &status)) return NULL;
     if (status == REALM_OK) {
-        status = realm_generate(context->ctx, call_u32(&c, 1), tokens, (uint32_t)count, &params, call_u32(&c, 5), &ticket, NULL);
+        realm_error err;
+        status = realm_generate(context->ctx, call_u32(&c, 1), tokens, (uint32_t)count, &params, call_u32(&c, 5), &ticket, &err);
+        remember(context, &err);
     }
     free(owned);
     return handle_or_status(env, status, ticket);
@@ -355,7 +433,11 @@ static napi_value ticket_state(napi_env env, napi_callback_info info) {
 static napi_value ticket_error(napi_env env, napi_callback_info info) {
     call c;
     addon_context *context = context_of(&c, env, info);
-    return context ? addon_status(env, realm_ticket_error(context->ctx, call_u32(&c, 1), NULL)) : closed(env);
+    if (!context) return closed(env);
+    realm_error err;
+    realm_status status = realm_ticket_error(context->ctx, call_u32(&c, 1), &err);
+    remember(context, &err);
+    return addon_status(env, status);
 }
 
 /* (context, ticket) -> records token */
@@ -531,6 +613,9 @@ static napi_value cache_stats(napi_env env, napi_callback_info info) {
 const addon_function ADDON_CONTEXT_FUNCTIONS[] = {
     {"contextCreate", context_create},
     {"contextClose", context_close},
+    {"contextSetLimits", context_set_limits},
+    {"contextRefusal", context_refusal},
+    {"sessionPublish", session_publish},
     {"contextGrant", context_grant},
     {"contextRevoke", context_revoke},
     {"openTickets", open_tickets},

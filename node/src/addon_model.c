@@ -186,6 +186,14 @@ static napi_value model_close(napi_env env, napi_callback_info info) {
     return NULL;
 }
 
+/* (model, prefix) -> status */
+static napi_value model_unpublish(napi_env env, napi_callback_info info) {
+    call c;
+    const addon_model *model = call_begin(&c, env, info) ? addon_find(&c, 0, OBJECT_MODEL) : NULL;
+    if (!model) return addon_status(env, REALM_E_CLOSED);
+    return addon_status(env, realm_prefix_unpublish(model->model, call_u32(&c, 1), NULL));
+}
+
 /* The model of the first argument; an exception when it was closed. */
 static const realm_model *model_of(call *c, napi_env env, napi_callback_info info) {
     if (!call_begin(c, env, info)) return NULL;
@@ -297,6 +305,7 @@ const addon_function ADDON_MODEL_FUNCTIONS[] = {
     {"loaderAbandon", loader_abandon},
     {"modelFind", model_find},
     {"modelClose", model_close},
+    {"modelUnpublish", model_unpublish},
     {"modelInfo", model_info},
     {"modelDescribe", model_describe},
     {"modelString", model_string},

@@ -19,9 +19,9 @@ import {
   type Token,
 } from '../../js/src/_generated/abi.js';
 import { checkSignal, isErrorCode, RealmError } from '../../js/src/errors.js';
-import { codeOf, GrantedModels } from '../../js/src/host_results.js';
+import { codeOf, GrantedModels, limitError } from '../../js/src/host_results.js';
 import { Loading } from '../../js/src/loading.js';
-import { KV_TYPES, type CheckedEngineOptions, type ResourceLimits } from '../../js/src/options.js';
+import { KV_TYPES, limitsTenant, type CheckedEngineOptions, type ResourceLimits } from '../../js/src/options.js';
 import type { ContextHost, EngineHost, EngineStats, HostLoadOptions, ModelHost } from '../../js/src/platform.js';
 import type { ModelInfo, Platform } from '../../js/src/platform.js';
 import type { ModelInput } from '../../js/src/port.js';
@@ -33,6 +33,7 @@ const ADD_SPECIAL = 1;
 const PARSE_SPECIAL = 2;
 const WRITE_SPECIAL = 1;
 const TEXT_START = 2;
+const KV_OF_MODEL = 2; // REALM_KV_MODEL
 const STREAM_MS = 8; // tokens of so much time are told together
 const PATIENT_MS = 50;
 
@@ -94,6 +95,11 @@ class NodeModel implements ModelHost {
     return found && decoder.decode(found);
   }
 
+  unpublish(prefix: number): void {
+    const status = this.engine.addon.modelUnpublish(this.handle, prefix);
+    if (status !== 0) throw new RealmError(codeOf(-status), `the model has no public prefix ${prefix}`);
+  }
+
   share(): ModelHost {
     const handle = this.engine.addon.modelFind(this.engine.runtime, this.key);
     return new NodeModel(this.engine, handle, this.key, this.info);
@@ -105,6 +111,15 @@ class NodeModel implements ModelHost {
 }
 
 // ---- contexts ----
+
+/** In the order of the addon. */
+function limitValues(limits: Required<ResourceLimits>): Float64Array {
+  const { sessions, tickets, tensorBytes, weight, concurrentRequests, queueLength, contextLength } = limits;
+  const { kvTokens, tokensPerSecond, tokensPerMinute } = limits;
+  return new Float64Array([
+    sessions, tickets, tensorBytes, weight, concurrentRequests, queueLength, contextLength, kvTokens, tokensPerSecond, tokensPerMinute,
+  ]);
+}
 
 class NodeContext implements ContextHost {
   private readonly addon: Addon;
@@ -125,10 +140,8 @@ class NodeContext implements ContextHost {
   ) {
     this.addon = dispatch.addon;
     this.serial = dispatch.add(moved);
-    const { sessions, tickets, kvTokens, tensorBytes, weight } = limits;
-    const values = new Float64Array([sessions, tickets, kvTokens, tensorBytes, weight]);
     try {
-      this.handle = this.addon.contextCreate(runtime, this.serial, tenant, values);
+      this.handle = this.addon.contextCreate(runtime, this.serial, tenant, limitValues(limits), limitsTenant(limits) ? 1 : 0);
     } catch (problem) {
       dispatch.remove(this.serial);
       throw typed(problem);
@@ -173,6 +186,24 @@ class NodeContext implements ContextHost {
 
   sessionOpen(model: number): number {
     return checked(this.addon.sessionOpen(this.handle, model));
+  }
+
+  setLimits(limits: Required<ResourceLimits>): void {
+    checked(this.addon.contextSetLimits(this.handle, limitValues(limits)));
+  }
+
+  refusal(): RealmError | undefined {
+    const found = this.addon.contextRefusal(this.handle);
+    return found && limitError(codeOf(found.status), found.message, found.limit, found.value, found.retryAfter);
+  }
+
+  sessionOpenPrivate(model: number): number {
+    return checked(this.addon.sessionOpen(this.handle, model, KV_OF_MODEL, 0, 1));
+  }
+
+  publish(session: number): { prefix: number; tokens: number } {
+    const [prefix = 0, tokens = 0] = checked<Uint32Array>(this.addon.sessionPublish(this.handle, session)) as Uint32Array;
+    return { prefix, tokens };
   }
 
   sessionOpenExact(model: number): number {

@@ -8,7 +8,7 @@ import { Worker } from 'node:worker_threads';
 import type { Request } from '../../js/src/_generated/abi.js';
 import { RealmError } from '../../js/src/errors.js';
 import type { LocalEngine } from '../../js/src/local.js';
-import type { CheckedEngineOptions } from '../../js/src/options.js';
+import type { CheckedEngineOptions, ResourceLimits } from '../../js/src/options.js';
 import type { EngineStats } from '../../js/src/platform.js';
 import type { EnginePort, Listener, LoadOptions, ModelInput, ModelPort, RealmPort } from '../../js/src/port.js';
 import type { RealmPortOptions, RunningRequest } from '../../js/src/port.js';
@@ -66,6 +66,10 @@ class IsolatedRealm implements RealmPort {
 
   call(name: string, values: readonly (number | bigint)[]): Promise<unknown> {
     return this.#realm.call(name, values);
+  }
+
+  setLimits(limits: Required<ResourceLimits>): Promise<void> {
+    return this.#realm.setLimits(limits);
   }
 
   revoke(model: ModelPort): void {

@@ -6,8 +6,8 @@ import { BIAS_SIZE, InterfaceError, TICKET_STATES, TOKEN_SIZE, readToken } from 
 import type { CacheInfo, ErrorCode, ModelProperties, Packed, Sampling, TicketState, Token } from '../_generated/abi.js';
 import * as layout from '../_generated/core.js';
 import { RealmError } from '../errors.js';
-import { asResult, codeOf, GrantedModels } from '../host_results.js';
-import type { ResourceLimits } from '../options.js';
+import { asResult, codeOf, GrantedModels, limitError, meetsLimit } from '../host_results.js';
+import { limitsTenant, type ResourceLimits } from '../options.js';
 import type { ContextHost, ModelHost } from '../platform.js';
 import type { Core, Exports } from './core.js';
 import type { WasmModel } from './model.js';
@@ -33,19 +33,18 @@ export class WasmContext implements ContextHost {
   readonly #models = new GrantedModels();
   readonly #rooms = new Map<number, LogitsRoom>(); // by ticket
   #address = 0;
+  #refusal: RealmError | undefined;
 
   constructor(
     private readonly owner: ContextOwner,
     private readonly serial: number,
-    tenant: bigint,
+    private readonly tenant: bigint,
     limits: Required<ResourceLimits>,
   ) {
     const core = (this.#core = owner.core).begin();
     this.#exports = core.exports;
-    const { sessions, tickets, weight } = limits;
-    const at = core.room(layout.REALM_LIMITS_SIZE);
-    const kvTokens = BigInt(limits.kvTokens);
-    layout.writeCoreLimits(core.view, at, { sessions, tickets, kvTokens, tensorBytes: BigInt(limits.tensorBytes), weight });
+    if (limitsTenant(limits)) this.#limitTenant(limits);
+    const at = this.#putLimits(limits);
     const status = this.#exports.realm_context_create(owner.runtime, BigInt(serial), tenant, at, core.out, core.error);
     core.check(status);
     this.#address = core.result;
@@ -61,6 +60,50 @@ export class WasmContext implements ContextHost {
     this.owner.left(this.serial);
   }
 
+  #putLimits({ sessions, tickets, tensorBytes }: Required<ResourceLimits>): number {
+    const at = this.#core.begin().room(layout.REALM_LIMITS_SIZE);
+    const own = { sessions, tickets, kvTokens: 0n, tensorBytes: BigInt(tensorBytes), weight: 0 };
+    layout.writeCoreLimits(this.#core.view, at, own);
+    return at;
+  }
+
+  #limitTenant(limits: Required<ResourceLimits>): void {
+    const { weight, concurrentRequests, queueLength, contextLength } = limits;
+    const core = this.#core.begin();
+    const at = core.room(layout.REALM_TENANT_LIMITS_SIZE);
+    layout.writeCoreTenantLimits(core.view, at, {
+      weight,
+      concurrentRequests,
+      queueLength,
+      contextLength,
+      kvTokens: BigInt(limits.kvTokens),
+      tokensPerSecond: BigInt(limits.tokensPerSecond),
+      tokensPerMinute: BigInt(limits.tokensPerMinute),
+    });
+    core.check(this.#exports.realm_tenant_set_limits(this.owner.runtime, this.tenant, at, core.error));
+  }
+
+  setLimits(limits: Required<ResourceLimits>): void {
+    this.#exports.realm_context_set_limits(this.#open, this.#putLimits(limits));
+    this.#limitTenant(limits);
+    this.owner.work();
+  }
+
+  refusal(): RealmError | undefined {
+    const refusal = this.#refusal;
+    this.#refusal = undefined;
+    return refusal;
+  }
+
+  /** Keeps what the core says about a limit: the guest is told a code only. */
+  #remember(status: number): void {
+    if (status === 0 || !meetsLimit(codeOf(status))) return;
+    const said = layout.readCoreError(this.#core.view, this.#core.error);
+    if (said.code !== status) return;
+    const name = this.#core.text(this.#exports.realm_limit_name(said.limit));
+    this.#refusal = limitError(codeOf(status), said.message, name, Number(said.limitValue), Number(said.retryAfterNs));
+  }
+
   /** The context's address; calls on a closed one fail. */
   get #open(): number {
     if (this.#address === 0) throw new InterfaceError('closed');
@@ -74,6 +117,7 @@ export class WasmContext implements ContextHost {
   }
 
   #submitted(status: number): number {
+    this.#remember(status);
     const ticket = this.#made(status);
     this.owner.work();
     return ticket;
@@ -115,13 +159,30 @@ export class WasmContext implements ContextHost {
   // ---- sessions ----
 
   sessionOpen(model: number): number {
-    return this.#made(this.#exports.realm_session_open(this.#open, model, 0, this.#core.out, 0));
+    const { out, error } = this.#core;
+    const status = this.#exports.realm_session_open(this.#open, model, 0, out, error);
+    this.#remember(status);
+    return this.#made(status);
   }
 
   sessionOpenExact(model: number): number {
+    return this.#openPrivate(model, layout.REALM_KV_F32);
+  }
+
+  sessionOpenPrivate(model: number): number {
+    return this.#openPrivate(model, layout.REALM_KV_MODEL);
+  }
+
+  publish(session: number): { prefix: number; tokens: number } {
+    const { out } = this.#core;
+    const prefix = this.#made(this.#exports.realm_prefix_publish(this.#open, session, out, out + 4, 0));
+    return { prefix, tokens: this.#core.view.getUint32(out + 4, true) };
+  }
+
+  #openPrivate(model: number, kvType: number): number {
     const options = this.#core.begin().room(layout.REALM_SESSION_OPTIONS_SIZE);
-    const exact = { kvType: layout.REALM_KV_F32, contextLength: 0, noPrefix: 1, priority: 0, deadlineNs: 0n };
-    layout.writeCoreSessionOptions(this.#core.view, options, exact);
+    const own = { kvType, contextLength: 0, noPrefix: 1, priority: 0, deadlineNs: 0n };
+    layout.writeCoreSessionOptions(this.#core.view, options, own);
     return this.#made(this.#exports.realm_session_open(this.#open, model, options, this.#core.out, 0));
   }
 
@@ -143,19 +204,22 @@ export class WasmContext implements ContextHost {
   forward(session: number, tokens: Uint32Array): number {
     const context = this.#open;
     const at = this.#put(tokens);
-    return this.#submitted(this.#exports.realm_forward(context, session, at, tokens.length, this.#core.out, 0));
+    const { out, error } = this.#core;
+    return this.#submitted(this.#exports.realm_forward(context, session, at, tokens.length, out, error));
   }
 
   forwardLayers(session: number, first: number, count: number, tokens: Uint32Array): number {
     const context = this.#open;
-    const [at, size, out] = [this.#put(tokens), tokens.length, this.#core.out];
-    return this.#submitted(this.#exports.realm_forward_layers(context, session, first, count, at, size, out, 0));
+    const [at, size] = [this.#put(tokens), tokens.length];
+    const { out, error } = this.#core;
+    return this.#submitted(this.#exports.realm_forward_layers(context, session, first, count, at, size, out, error));
   }
 
   score(session: number, tokens: Uint32Array): number {
     const context = this.#open;
     const at = this.#put(tokens);
-    return this.#submitted(this.#exports.realm_score(context, session, at, tokens.length, this.#core.out, 0));
+    const { out, error } = this.#core;
+    return this.#submitted(this.#exports.realm_score(context, session, at, tokens.length, out, error));
   }
 
   forwardLogits(model: number, session: number, tokens: Uint32Array): number {
@@ -163,7 +227,7 @@ export class WasmContext implements ContextHost {
     const room = this.#makeRoom(tokens.length * this.#models.get(model).info.vocabSize);
     try {
       const [at, size, out] = [this.#put(tokens), tokens.length, this.#core.out];
-      const status = this.#exports.realm_forward_logits(context, session, at, size, room.address, out, 0);
+      const status = this.#exports.realm_forward_logits(context, session, at, size, room.address, out, this.#core.error);
       const ticket = this.#submitted(status);
       this.#rooms.set(ticket, room);
       return ticket;
@@ -185,7 +249,8 @@ export class WasmContext implements ContextHost {
     const context = this.#open;
     const sampling = this.#putSampling(params, biases);
     const [at, size, out] = [this.#guarded(() => this.#core.put(tokens)), tokens.length, this.#core.out];
-    return this.#submitted(this.#exports.realm_generate(context, session, at, size, sampling, maxTokens, out, 0));
+    const { error } = this.#core;
+    return this.#submitted(this.#exports.realm_generate(context, session, at, size, sampling, maxTokens, out, error));
   }
 
   #put(data: ArrayBufferView): number {
@@ -240,7 +305,8 @@ export class WasmContext implements ContextHost {
   }
 
   ticketError(ticket: number): ErrorCode {
-    const status = this.#exports.realm_ticket_error(this.#open, ticket, 0);
+    const status = this.#exports.realm_ticket_error(this.#open, ticket, this.#core.error);
+    this.#remember(status);
     return status === 0 ? 'invalid-argument' : codeOf(status); // asked although nothing failed
   }
 

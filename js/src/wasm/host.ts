@@ -20,6 +20,8 @@ import { modelPlan, ModelLoader } from './loader.js';
 import { LoadedModel, WasmModel } from './model.js';
 import { Threads, type SpawnThread } from './threads.js';
 
+const NEVER_DUE = (1n << 64n) - 1n;
+const LONGEST_WAIT_MS = 60_000;
 const TURN_MS = 8; // how long the event loop may wait
 const SLICE_MS = 4; // of one call into the core
 const FIRST_BUDGET = 2 ** 21; // multiply-adds: a slice even on a slow machine
@@ -166,6 +168,7 @@ class WasmEngine implements EngineHost, ContextOwner {
   readonly #pace = new Pace();
   readonly #batches: Batches | undefined;
   #serial = 0;
+  #due: ReturnType<typeof setTimeout> | undefined;
   #scheduled = false;
   #closed = false;
 
@@ -190,6 +193,7 @@ class WasmEngine implements EngineHost, ContextOwner {
 
   close(): void {
     this.#closed = true;
+    clearTimeout(this.#due);
     for (const { context } of [...this.#contexts.values()]) context.close();
     this.core.exports.realm_runtime_destroy(this.runtime);
     this.core.exports.realm_wasm_free(this.#completions);
@@ -333,6 +337,15 @@ class WasmEngine implements EngineHost, ContextOwner {
       moved = this.#deliver();
     } while (busy !== 0 && !moved && performance.now() < end);
     if (busy !== 0) this.work();
+    else this.#workWhenDue();
+  }
+
+  /** Work that a tenant's rate holds back goes on by itself. */
+  #workWhenDue(): void {
+    clearTimeout(this.#due);
+    const wait = BigInt.asUintN(64, this.core.exports.realm_runtime_next_due(this.runtime));
+    if (wait >= NEVER_DUE) return;
+    this.#due = setTimeout(() => this.work(), Math.min(Number(wait) / 1e6 + 1, LONGEST_WAIT_MS));
   }
 
   async #batchEnded(failure: RealmError | undefined): Promise<void> {

@@ -97,6 +97,11 @@ export class WasmModel implements ModelHost {
     return new TextDecoder().decode(core.copyBytes(core.result, core.view.getUint32(out + 4, true)));
   }
 
+  unpublish(prefix: number): void {
+    const core = this.#core.begin();
+    core.check(core.exports.realm_prefix_unpublish(this.address, prefix, core.error));
+  }
+
   share(): WasmModel {
     return new WasmModel(this.#open.retain());
   }
