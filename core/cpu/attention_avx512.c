@@ -1,13 +1,18 @@
 /* attention_avx512.c: attention over KV pages for AVX-512.
  *
- * The queries (row, head) that share a KV head are taken in tiles of up to ATTENTION_QUERIES; each page's K and V are read and
- * widened once per tile. A page's 16 positions are the lanes of a score vector. The running maximum and sum of the softmax
- * work as in attention_portable.c. */
+ * The queries (row, head) that share a KV head are taken in tiles of up to QUERIES, and pages in blocks of BLOCK_PAGES. A
+ * block's K (turned over) and V are widened once per tile, so that products are a matrix's: eight queries by two vectors of positions
+ * or dims stay in registers. Few queries work on the pages as they are. The running maximum and sum of the softmax work as in
+ * attention_portable.c, once per block. */
 #include "avx512.h"
 
 #include <math.h>
 
-#define FEW_QUERIES 4 /* below this, turning a page of K over costs more than adding up dot products */
+#define FEW_QUERIES 4 /* below this, turning K over costs more than adding up dot products */
+#define QUERIES ATTENTION_QUERIES
+#define BLOCK_PAGES ATTENTION_BLOCK_PAGES
+#define BLOCK (BLOCK_PAGES * CPU_KV_PAGE) /* positions */
+#define GROUP 8                           /* queries whose sums stay in registers */
 
 typedef struct tile {
     const cpu_attention *job;
@@ -16,13 +21,18 @@ typedef struct tile {
     uint32_t queries;  /* rows * heads; query i is row i / heads, head i % heads */
     size_t width;      /* head_dim padded to whole vectors */
     float *q, *sum;    /* (queries, width): scaled queries, weighted sums of V */
-    float *scores;     /* (queries, 16): scores, then weights of the page at hand */
+    float *scores;     /* (queries, BLOCK): scores, then weights of the block at hand */
     float *totals;     /* (queries, 16): sums of weights, by lane */
     float *most;       /* (queries,) */
     float *shrink;     /* (queries,) what the sums so far are multiplied by */
+    float *k, *v;      /* (width, BLOCK) and (BLOCK, width): the block at hand */
 } tile;
 
-/* ---- one page ---- */
+typedef struct block { /* positions [base, base + count), of which others are written in later steps */
+    uint32_t page0, pages, base, count;
+} block;
+
+/* ---- K and V of a block ---- */
 
 /* Dims [d, d + 16) of a position. */
 AVX512_INLINE __m512 load_kv(const void *vectors, bool f16, size_t head_dim, size_t position, size_t d) {
@@ -32,89 +42,194 @@ AVX512_INLINE __m512 load_kv(const void *vectors, bool f16, size_t head_dim, siz
     return _mm512_maskz_loadu_ps(mask, (const float *)vectors + at);
 }
 
-/* scores = q . k for few queries: a sum vector per position, all turned over and added at the end. */
-AVX512_INLINE void scores_few(const tile *t, const void *k, bool f16) {
-    for (uint32_t i = 0; i < t->queries; i++) {
-        __m512 sums[16];
-        for (int p = 0; p < 16; p++) sums[p] = _mm512_setzero_ps();
-        for (size_t d = 0; d < t->job->head_dim; d += 16) {
-            const __m512 q = _mm512_loadu_ps(t->q + i * t->width + d);
-            CPU_UNROLL for (int p = 0; p < 16; p++) sums[p] = _mm512_fmadd_ps(load_kv(k, f16, t->job->head_dim, (size_t)p, d), q, sums[p]);
+/* K and V of a page of the tile's head. */
+AVX512_INLINE const uint8_t *page_k(const tile *t, uint32_t page, bool f16, const uint8_t **v) {
+    const size_t head_bytes = (size_t)CPU_KV_PAGE * t->job->head_dim * (f16 ? 2 : 4);
+    const uint8_t *k = (const uint8_t *)t->job->pages[page] + t->head_kv * head_bytes;
+    *v = k + t->job->n_head_kv * head_bytes;
+    return k;
+}
+
+AVX512_INLINE void widen_block(const tile *t, const block *b, bool f16) {
+    const size_t head_dim = t->job->head_dim;
+    for (uint32_t i = 0; i < b->pages; i++) {
+        const uint8_t *v, *k = page_k(t, b->page0 + i, f16, &v);
+        for (size_t d = 0; d < head_dim; d += 16) {
+            __m512 dims[16];
+            CPU_UNROLL for (int p = 0; p < 16; p++) dims[p] = load_kv(k, f16, head_dim, (size_t)p, d);
+            avx512_transpose((__m512i *)dims);
+            CPU_UNROLL for (int p = 0; p < 16; p++) _mm512_storeu_ps(t->k + (d + (size_t)p) * BLOCK + 16 * i, dims[p]);
         }
-        avx512_transpose((__m512i *)sums);
-        for (int step = 8; step; step /= 2)
-            for (int p = 0; p < step; p++) sums[p] = _mm512_add_ps(sums[p], sums[p + step]);
-        _mm512_storeu_ps(t->scores + 16 * i, sums[0]);
+        for (uint32_t p = 0; p < CPU_KV_PAGE && 16 * i + p < b->count; p++)
+            for (size_t d = 0; d < head_dim; d += 16) _mm512_storeu_ps(t->v + (16 * i + p) * t->width + d, load_kv(v, f16, head_dim, p, d));
     }
 }
 
-/* The same for many: 16 dims x 16 positions of K are turned over once and used by every query. */
-AVX512_INLINE void scores_many(const tile *t, const void *k, bool f16) {
-    for (size_t d = 0; d < t->job->head_dim; d += 16) {
-        __m512 dims[16];
-        CPU_UNROLL for (int p = 0; p < 16; p++) dims[p] = load_kv(k, f16, t->job->head_dim, (size_t)p, d);
-        avx512_transpose((__m512i *)dims);
+/* ---- products of many queries ---- */
+
+/* Scores of GROUP queries and `vectors` pages from `page` on. */
+AVX512_INLINE void score_group(const tile *t, uint32_t query, uint32_t page, uint32_t vectors) {
+    const float *q = t->q + query * t->width, *k = t->k + 16 * page;
+    __m512 sums[GROUP][2];
+    CPU_UNROLL for (int i = 0; i < GROUP; i++) sums[i][0] = sums[i][1] = _mm512_setzero_ps();
+    CPU_ROLLED for (size_t d = 0; d < t->width; d++) {
+        const __m512 k0 = _mm512_loadu_ps(k + d * BLOCK), k1 = vectors > 1 ? _mm512_loadu_ps(k + d * BLOCK + 16) : k0;
+        CPU_UNROLL for (int i = 0; i < GROUP; i++) {
+            const __m512 one = _mm512_set1_ps(q[(size_t)i * t->width + d]);
+            sums[i][0] = _mm512_fmadd_ps(one, k0, sums[i][0]);
+            if (vectors > 1) sums[i][1] = _mm512_fmadd_ps(one, k1, sums[i][1]);
+        }
+    }
+    CPU_UNROLL for (uint32_t i = 0; i < GROUP; i++)
+        CPU_UNROLL for (uint32_t j = 0; j < vectors; j++) _mm512_storeu_ps(t->scores + (query + i) * BLOCK + 16 * (page + j), sums[i][j]);
+}
+
+/* sum = sum * shrink + weights . v for GROUP queries and `vectors` times 16 dims from d on. */
+AVX512_INLINE void value_group(const tile *t, const block *b, uint32_t query, size_t d, uint32_t vectors) {
+    const float *weights = t->scores + query * BLOCK;
+    float *sum = t->sum + query * t->width + d;
+    __m512 sums[GROUP][2];
+    CPU_UNROLL for (uint32_t i = 0; i < GROUP; i++) {
+        const __m512 shrink = _mm512_set1_ps(t->shrink[query + i]);
+        CPU_UNROLL for (uint32_t j = 0; j < vectors; j++) sums[i][j] = _mm512_mul_ps(_mm512_loadu_ps(sum + i * t->width + 16 * j), shrink);
+    }
+    CPU_ROLLED for (size_t p = 0; p < b->count; p++) {
+        const float *v = t->v + p * t->width + d;
+        const __m512 v0 = _mm512_loadu_ps(v), v1 = vectors > 1 ? _mm512_loadu_ps(v + 16) : v0;
+        CPU_UNROLL for (int i = 0; i < GROUP; i++) {
+            const __m512 weight = _mm512_set1_ps(weights[(size_t)i * BLOCK + p]);
+            sums[i][0] = _mm512_fmadd_ps(weight, v0, sums[i][0]);
+            if (vectors > 1) sums[i][1] = _mm512_fmadd_ps(weight, v1, sums[i][1]);
+        }
+    }
+    CPU_UNROLL for (int i = 0; i < GROUP; i++)
+        CPU_UNROLL for (uint32_t j = 0; j < vectors; j++) _mm512_storeu_ps(sum + (size_t)i * t->width + 16 * j, sums[i][j]);
+}
+
+/* The last group may reach past the tile's queries, into rows that nobody reads. */
+static void score_many(const tile *t, const block *b) {
+    for (uint32_t query = 0; query < t->queries; query += GROUP) {
+        uint32_t page = 0;
+        for (; page + 2 <= b->pages; page += 2) score_group(t, query, page, 2);
+        if (page < b->pages) score_group(t, query, page, 1);
+    }
+}
+
+static void value_many(const tile *t, const block *b) {
+    for (uint32_t query = 0; query < t->queries; query += GROUP) {
+        size_t d = 0;
+        for (; d + 32 <= t->width; d += 32) value_group(t, b, query, d, 2);
+        if (d < t->width) value_group(t, b, query, d, 1);
+    }
+}
+
+/* ---- products of few queries ---- */
+
+/* A sum vector per position, all turned over and added at the end. */
+AVX512_INLINE void score_few(const tile *t, const block *b, bool f16) {
+    for (uint32_t page = 0; page < b->pages; page++) {
+        const uint8_t *v, *k = page_k(t, b->page0 + page, f16, &v);
         for (uint32_t i = 0; i < t->queries; i++) {
-            const float *q = t->q + i * t->width + d;
-            __m512 sums[2] = {d ? _mm512_loadu_ps(t->scores + 16 * i) : _mm512_setzero_ps(), _mm512_setzero_ps()};
-            CPU_UNROLL for (int j = 0; j < 16; j++) sums[j & 1] = _mm512_fmadd_ps(_mm512_set1_ps(q[j]), dims[j], sums[j & 1]);
-            _mm512_storeu_ps(t->scores + 16 * i, _mm512_add_ps(sums[0], sums[1]));
+            __m512 sums[16];
+            for (int p = 0; p < 16; p++) sums[p] = _mm512_setzero_ps();
+            for (size_t d = 0; d < t->job->head_dim; d += 16) {
+                const __m512 q = _mm512_loadu_ps(t->q + i * t->width + d);
+                CPU_UNROLL for (size_t p = 0; p < 16; p++) sums[p] = _mm512_fmadd_ps(load_kv(k, f16, t->job->head_dim, p, d), q, sums[p]);
+            }
+            avx512_transpose((__m512i *)sums);
+            for (int step = 8; step; step /= 2)
+                for (int p = 0; p < step; p++) sums[p] = _mm512_add_ps(sums[p], sums[p + step]);
+            _mm512_storeu_ps(t->scores + i * BLOCK + 16 * page, sums[0]);
         }
     }
 }
 
-/* Lanes of the page at `base` that a query at `position` sees. */
+AVX512_INLINE void value_few(const tile *t, const block *b, bool f16) {
+    for (uint32_t page = 0; page < b->pages; page++) {
+        const uint8_t *v;
+        (void)page_k(t, b->page0 + page, f16, &v);
+        const uint32_t left = b->count - 16 * page, count = left < CPU_KV_PAGE ? left : CPU_KV_PAGE;
+        for (uint32_t i = 0; i < t->queries; i++) {
+            const float *weights = t->scores + i * BLOCK + 16 * page;
+            const __m512 shrink = _mm512_set1_ps(page == 0 ? t->shrink[i] : 1.0f);
+            for (size_t d = 0; d < t->job->head_dim; d += 16) {
+                float *sum = t->sum + i * t->width + d;
+                __m512 sums[2] = {_mm512_mul_ps(_mm512_loadu_ps(sum), shrink), _mm512_setzero_ps()};
+                for (uint32_t p = 0; p < count; p++)
+                    sums[p & 1] = _mm512_fmadd_ps(_mm512_set1_ps(weights[p]), load_kv(v, f16, t->job->head_dim, p, d), sums[p & 1]);
+                _mm512_storeu_ps(sum, _mm512_add_ps(sums[0], sums[1]));
+            }
+        }
+    }
+}
+
+/* ---- softmax ---- */
+
+/* Lanes of the 16 positions from `base` on that a query at `position` sees. */
 AVX512_INLINE __mmask16 visible(uint32_t base, uint32_t position, uint32_t window) {
     __mmask16 mask = position >= base ? avx512_mask((size_t)position - base + 1) : 0;
     if (window && position >= window && position - window + 1 > base) mask &= (__mmask16)~avx512_mask(position - window + 1 - base);
     return mask;
 }
 
-/* Scores of one query become weights exp(score - most); its sums learn by how much to shrink. */
-AVX512_INLINE void weigh(const tile *t, uint32_t i, uint32_t base) {
+/* Largest score of a query in the block, after the soft cap; -inf where it sees none. */
+AVX512_INLINE float find_most(const tile *t, uint32_t i, const block *b) {
     const cpu_attention *job = t->job;
-    const __mmask16 seen = visible(base, job->pos0 + t->row0 + i / t->heads, job->window);
-    __m512 s = _mm512_loadu_ps(t->scores + 16 * i);
-    if (job->softcap != 0) {
-        const __m512 cap = _mm512_set1_ps(job->softcap);
-        s = _mm512_mul_ps(avx512_tanh(_mm512_div_ps(s, cap)), cap);
-    }
-    const float old = t->most[i], page_most = seen ? _mm512_mask_reduce_max_ps(seen, s) : -INFINITY;
-    t->shrink[i] = 1.0f;
-    if (page_most > old) {
-        t->most[i] = page_most;
-        t->shrink[i] = _mm512_cvtss_f32(avx512_exp(_mm512_set1_ps(old - page_most)));
-    }
-    __m512 weights = _mm512_maskz_mov_ps(seen, avx512_exp(_mm512_sub_ps(s, _mm512_set1_ps(t->most[i]))));
-    _mm512_storeu_ps(t->scores + 16 * i, weights);
-    _mm512_storeu_ps(t->totals + 16 * i, _mm512_fmadd_ps(_mm512_loadu_ps(t->totals + 16 * i), _mm512_set1_ps(t->shrink[i]), weights));
-}
-
-/* sum = sum * shrink + weights . v. Positions from `count` on were never written: they count as zeros. */
-AVX512_INLINE void add_values(const tile *t, const void *v, bool f16, uint32_t count) {
-    for (size_t d = 0; d < t->job->head_dim; d += 16) {
-        __m512 values[16];
-        CPU_UNROLL for (uint32_t p = 0; p < 16; p++)
-            values[p] = p < count ? load_kv(v, f16, t->job->head_dim, p, d) : _mm512_setzero_ps();
-        for (uint32_t i = 0; i < t->queries; i++) {
-            const float *weights = t->scores + 16 * i;
-            float *sum = t->sum + i * t->width + d;
-            __m512 sums[2] = {_mm512_mul_ps(_mm512_loadu_ps(sum), _mm512_set1_ps(t->shrink[i])), _mm512_setzero_ps()};
-            CPU_UNROLL for (int p = 0; p < 16; p++) sums[p & 1] = _mm512_fmadd_ps(_mm512_set1_ps(weights[p]), values[p], sums[p & 1]);
-            _mm512_storeu_ps(sum, _mm512_add_ps(sums[0], sums[1]));
+    const __m512 cap = _mm512_set1_ps(job->softcap);
+    __m512 top = _mm512_set1_ps(-INFINITY);
+    for (uint32_t page = 0; page < b->pages; page++) {
+        float *scores = t->scores + i * BLOCK + 16 * page;
+        __m512 s = _mm512_loadu_ps(scores);
+        if (job->softcap != 0) {
+            s = _mm512_mul_ps(avx512_tanh(_mm512_div_ps(s, cap)), cap);
+            _mm512_storeu_ps(scores, s);
         }
+        top = _mm512_mask_max_ps(top, visible(b->base + 16 * page, job->pos0 + t->row0 + i / t->heads, job->window), top, s);
+    }
+    return _mm512_reduce_max_ps(top);
+}
+
+/* The maxima so far take the block's in, and sums learn by how much to shrink: for 16 queries at a time, without branches. */
+AVX512_INLINE void raise_most(const tile *t, const float *block_most) {
+    for (uint32_t i = 0; i < t->queries; i += 16) {
+        const __m512 old = _mm512_loadu_ps(t->most + i), most = _mm512_max_ps(_mm512_loadu_ps(block_most + i), old);
+        const __mmask16 raised = _mm512_cmp_ps_mask(most, old, _CMP_GT_OQ);
+        _mm512_storeu_ps(t->most + i, most);
+        _mm512_storeu_ps(t->shrink + i, _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), raised, avx512_exp(_mm512_sub_ps(old, most))));
     }
 }
 
-AVX512_INLINE void attend_page(const tile *t, uint32_t page, bool f16) {
+/* Scores of a query become weights exp(score - most). */
+AVX512_INLINE void weigh(const tile *t, uint32_t i, const block *b) {
     const cpu_attention *job = t->job;
-    const uint32_t base = page * CPU_KV_PAGE, last = job->pos0 + t->row0 + t->rows - 1;
-    const size_t element = f16 ? 2 : 4, head_bytes = (size_t)CPU_KV_PAGE * job->head_dim * element;
-    const uint8_t *k = (const uint8_t *)job->pages[page] + t->head_kv * head_bytes, *v = k + job->n_head_kv * head_bytes;
-    if (t->queries < FEW_QUERIES) scores_few(t, k, f16);
-    else scores_many(t, k, f16);
-    for (uint32_t i = 0; i < t->queries; i++) weigh(t, i, base);
-    add_values(t, v, f16, last - base + 1 < CPU_KV_PAGE ? last - base + 1 : CPU_KV_PAGE);
+    const __m512 most = _mm512_set1_ps(t->most[i]);
+    __m512 total = _mm512_mul_ps(_mm512_loadu_ps(t->totals + 16 * i), _mm512_set1_ps(t->shrink[i]));
+    for (uint32_t page = 0; page < b->pages; page++) {
+        float *scores = t->scores + i * BLOCK + 16 * page;
+        const __mmask16 seen = visible(b->base + 16 * page, job->pos0 + t->row0 + i / t->heads, job->window);
+        const __m512 weights = _mm512_maskz_mov_ps(seen, avx512_exp(_mm512_sub_ps(_mm512_loadu_ps(scores), most)));
+        _mm512_storeu_ps(scores, weights);
+        total = _mm512_add_ps(total, weights);
+    }
+    _mm512_storeu_ps(t->totals + 16 * i, total);
+}
+
+AVX512_INLINE void weigh_block(const tile *t, const block *b) {
+    float block_most[QUERIES];
+    for (uint32_t i = t->queries; i < (t->queries + 15) / 16 * 16; i++) block_most[i] = 0.0f;
+    for (uint32_t i = 0; i < t->queries; i++) block_most[i] = find_most(t, i, b);
+    raise_most(t, block_most);
+    for (uint32_t i = 0; i < t->queries; i++) weigh(t, i, b);
+}
+
+AVX512_INLINE void attend_block(const tile *t, const block *b, bool f16) {
+    const bool many = t->queries >= FEW_QUERIES;
+    if (many) widen_block(t, b, f16);
+    if (many) score_many(t, b);
+    else score_few(t, b, f16);
+    weigh_block(t, b);
+    if (many) value_many(t, b);
+    else value_few(t, b, f16);
 }
 
 /* ---- a tile of queries ---- */
@@ -139,26 +254,36 @@ static void store_results(const tile *t) {
         float *out = job->out + (t->row0 + i / t->heads) * job->out_stride + (size_t)(t->head0 + i % t->heads) * job->head_dim;
         const __m512 inverse = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(_mm512_loadu_ps(t->totals + 16 * i)));
         for (size_t d = 0; d < job->head_dim; d += 16)
-            _mm512_mask_storeu_ps(out + d, avx512_mask(job->head_dim - d), _mm512_mul_ps(_mm512_loadu_ps(t->sum + i * t->width + d), inverse));
+            _mm512_mask_storeu_ps(out + d, avx512_mask(job->head_dim - d),
+                                  _mm512_mul_ps(_mm512_loadu_ps(t->sum + i * t->width + d), inverse));
     }
+}
+
+static void place_scratch(tile *t, float *scratch) {
+    t->width = ((size_t)t->job->head_dim + 15) / 16 * 16;
+    t->q = scratch;
+    t->sum = t->q + QUERIES * t->width;
+    t->scores = t->sum + QUERIES * t->width;
+    t->totals = t->scores + QUERIES * BLOCK;
+    t->most = t->totals + QUERIES * 16;
+    t->shrink = t->most + QUERIES;
+    t->k = t->shrink + QUERIES;
+    t->v = t->k + t->width * BLOCK;
 }
 
 static void attend_tile(tile *t, float *scratch) {
     const cpu_attention *job = t->job;
     t->queries = t->rows * t->heads;
-    t->width = ((size_t)job->head_dim + 15) / 16 * 16;
-    t->q = scratch;
-    t->sum = t->q + ATTENTION_QUERIES * t->width;
-    t->scores = t->sum + ATTENTION_QUERIES * t->width;
-    t->totals = t->scores + ATTENTION_QUERIES * 16;
-    t->most = t->totals + ATTENTION_QUERIES * 16;
-    t->shrink = t->most + ATTENTION_QUERIES;
+    place_scratch(t, scratch);
     load_queries(t);
     const uint32_t first = job->pos0 + t->row0, last = first + t->rows - 1;
     const uint32_t start = job->window && first >= job->window ? first - job->window + 1 : 0;
-    for (uint32_t page = start / CPU_KV_PAGE; page <= last / CPU_KV_PAGE; page++) {
-        if (job->kv_type == REALM_KV_F16) attend_page(t, page, true);
-        else attend_page(t, page, false);
+    for (uint32_t page = start / CPU_KV_PAGE; page <= last / CPU_KV_PAGE; page += BLOCK_PAGES) {
+        const uint32_t left = last / CPU_KV_PAGE + 1 - page, base = page * CPU_KV_PAGE;
+        block b = {.page0 = page, .pages = left < BLOCK_PAGES ? left : BLOCK_PAGES, .base = base};
+        b.count = last - base + 1 < b.pages * CPU_KV_PAGE ? last - base + 1 : b.pages * CPU_KV_PAGE;
+        if (job->kv_type == REALM_KV_F16) attend_block(t, &b, true);
+        else attend_block(t, &b, false);
     }
     store_results(t);
 }
@@ -169,8 +294,8 @@ void cpu_attention_avx512(const cpu_attention *job, uint32_t row0, uint32_t row1
     for (uint32_t head = head0; head < head1;) {
         uint32_t heads = shared - head % shared;
         if (heads > head1 - head) heads = head1 - head;
-        if (heads > ATTENTION_QUERIES) heads = ATTENTION_QUERIES;
-        const uint32_t most_rows = ATTENTION_QUERIES / heads;
+        if (heads > QUERIES) heads = QUERIES;
+        const uint32_t most_rows = QUERIES / heads;
         for (uint32_t row = row0; row < row1; row += most_rows) {
             const uint32_t rows = row1 - row < most_rows ? row1 - row : most_rows;
             attend_tile(&(tile){.job = job, .head_kv = head / shared, .head0 = head, .heads = heads, .row0 = row, .rows = rows}, scratch);

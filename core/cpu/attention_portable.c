@@ -7,8 +7,9 @@
 #include <math.h>
 
 size_t cpu_attention_scratch(uint32_t head_dim) {
-    size_t padded = ((size_t)head_dim + 15) / 16 * 16; /* two vectors, scores, sums by lane, two numbers per query */
-    return ATTENTION_QUERIES * (2 * padded + 2 * CPU_KV_PAGE + 2);
+    size_t padded = ((size_t)head_dim + 15) / 16 * 16, block = ATTENTION_BLOCK_PAGES * CPU_KV_PAGE;
+    size_t per_query = 2 * padded + block + CPU_KV_PAGE + 2; /* two vectors, scores, sums by lane, two numbers */
+    return ATTENTION_QUERIES * per_query + 2 * block * padded; /* and the K and V of a block */
 }
 
 /* First position a query at `position` sees. */

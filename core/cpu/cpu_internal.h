@@ -6,6 +6,8 @@
 
 /* Queries (row x head pairs of one KV head) that share one converted page of K and V; the scratch has room for them. */
 #define ATTENTION_QUERIES 32
+/* Pages that are taken together, where an instruction set has the registers for it. */
+#define ATTENTION_BLOCK_PAGES 2
 
 void cpu_attention_portable(const cpu_attention *job, uint32_t row0, uint32_t row1, uint32_t head0, uint32_t head1,
                             float *scratch);
