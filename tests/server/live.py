@@ -24,11 +24,17 @@ WAIT_SECONDS = 60
 
 
 class LiveServer:
-    def __init__(self, *arguments: str, key: str | None = None, stderr: Any = subprocess.PIPE) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        key: str | None = None,
+        stderr: Any = subprocess.PIPE,
+        command: list[str] | None = None,
+    ) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "host_python")}
         began = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "realm", "serve", "-p", "0", *arguments],
+            command or [sys.executable, "-m", "realm", "serve", "-p", "0", *arguments],
             env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True,
         )  # fmt: skip
         self.key = key

@@ -170,7 +170,7 @@ async def test_leaving_a_stream_ends_the_generation(server: LiveServer) -> None:
 
     async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         stream = await client.completions.create(
-            model="endless", prompt="x", max_tokens=50_000, stream=True, temperature=0
+            model="endless", prompt="x", max_tokens=50_000, stream=True, extra_body={"ignore_eos": True}
         )
         async for _ in stream:
             break

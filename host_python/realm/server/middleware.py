@@ -23,6 +23,8 @@ from .tracing import fail
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 QUIET_ROUTES = ("/healthz", "/readyz", "/metrics")  # not logged when all is well
 OPEN_WHILE_DRAINING = QUIET_ROUTES
+CLOSING = {"connection": "close"}
+DISCARDED_BYTES = 16 << 20  # of a body that is too long
 
 
 class Frontier:
@@ -61,6 +63,7 @@ class Exchange:
         self._scope["realm.request_id"] = self.id
         try:
             self._admit()
+            await self._body.read()
             await self._app(self._scope, self._body.receive, self._answer)
         except ClientGone:
             self._scope["realm.gone"] = True
@@ -87,7 +90,6 @@ class Exchange:
             raise ApiError(
                 400, "this Host header is not served here; see --allowed-host", code="unknown_host"
             )
-        self._body.check_length()
 
     async def _answer(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -134,46 +136,53 @@ class Exchange:
 
 
 class Body:
-    """The request's body as it comes: not too long, not too slowly."""
+    """The request's body, read before the application runs: not too long, not too slowly."""
 
     def __init__(self, services: Services, receive: Receive, headers: Headers) -> None:
         self._most = services.options.body_bytes
-        self._deadline = time.monotonic() + services.options.body_seconds
+        self._seconds = services.options.body_seconds
         self._receive = receive
         self._headers = headers
+        self._data: bytes | None = None
         self._size = 0
-        self._complete = False
 
-    def check_length(self) -> None:
+    async def read(self) -> None:
         length = self._headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit() or len(length) > 18:
-            raise ApiError(400, "the Content-Length header is no number")
-        if int(length) > self._most:
-            raise self._too_long()
-
-    async def receive(self) -> Message:
-        if self._complete:  # what comes now is the client's end
-            return await self._receive()
+            raise ApiError(400, "the Content-Length header is no number", headers=CLOSING)
         try:
-            async with asyncio.timeout(max(0.0, self._deadline - time.monotonic())):
-                message = await self._receive()
+            async with asyncio.timeout(self._seconds):
+                self._data = await self._read_all()
         except TimeoutError:
-            raise ApiError(
-                408, "the body came too slowly", code="body_timeout", headers={"connection": "close"}
-            ) from None
-        self._size += len(message.get("body", b""))
-        self._complete = not message.get("more_body", False)
+            if self._size > self._most:
+                raise self._too_long() from None
+            raise ApiError(408, "the body came too slowly", code="body_timeout", headers=CLOSING) from None
+
+    async def _read_all(self) -> bytes:
+        """Reads on a while when it is too long: a client that still sends would not see the answer."""
+        kept = []
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            self._size += len(message.get("body", b""))
+            kept.append(message.get("body", b"") if self._size <= self._most else b"")
+            if not message.get("more_body", False) or self._size > self._most + DISCARDED_BYTES:
+                break
         if self._size > self._most:
             raise self._too_long()
-        return message
+        return b"".join(kept)
 
     def _too_long(self) -> ApiError:
-        return ApiError(
-            413,
-            f"the body is longer than {self._most} bytes",
-            code="body_too_large",
-            headers={"connection": "close"},
-        )
+        text = f"the body is longer than {self._most} bytes"
+        return ApiError(413, text, code="body_too_large", headers=CLOSING)
+
+    async def receive(self) -> Message:
+        """What the application gets: the body at once, then the client's end."""
+        data, self._data = self._data, None
+        if data is not None:
+            return {"type": "http.request", "body": data, "more_body": False}
+        return await self._receive()
 
 
 def host_name(host: str) -> str:

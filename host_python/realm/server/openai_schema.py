@@ -47,6 +47,7 @@ class CompletionSettings(BaseModel):
     top_k: int | None = Field(None, ge=0, le=1 << 20)
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0, le=100)
+    ignore_eos: bool = False
 
     def sampling(self, choice: int) -> Sampling:
         """OpenAI's defaults: all of the distribution. Each choice has a seed of its own."""
@@ -61,6 +62,7 @@ class CompletionSettings(BaseModel):
             penalty_window=MOST_TOKENS if self.frequency_penalty or self.presence_penalty else 0,
             seed=None if self.seed is None else (self.seed + choice) % (1 << 64),
             logit_bias=self.biases(),
+            ignore_end=self.ignore_eos,
         )
 
     def biases(self) -> dict[int, float]:

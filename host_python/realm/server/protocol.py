@@ -14,6 +14,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .errors import ApiError
 
+SLICE = 4096
+
 
 def guarded_protocol(header_bytes: int, header_seconds: float) -> type[asyncio.Protocol]:
     """The class of connections with these limits; uvicorn makes one for each connection."""
@@ -34,14 +36,21 @@ def guarded_protocol(header_bytes: int, header_seconds: float) -> type[asyncio.P
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            if self._in_head and not self._grow_head(len(data)):
-                return
-            super().data_received(data)
+            """In slices as long as a head may go on, so that a body that came along is not counted."""
+            while data and self._in_head:
+                piece, data = data[:SLICE], data[SLICE:]
+                self._head_size += len(piece)
+                if self._head_size > header_bytes + SLICE:
+                    self._end(ApiError(431, f"the head of the request is longer than {header_bytes} bytes"))
+                    return
+                super().data_received(piece)
+                if self.transport.is_closing():
+                    return
+            if data:
+                super().data_received(data)
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
-            if not self._in_head:  # the next request on this connection
-                self._in_head, self._head_size = True, 0
             if self._timer is None:
                 self._timer = self.loop.call_later(header_seconds, self._head_is_late)
 
@@ -50,16 +59,10 @@ def guarded_protocol(header_bytes: int, header_seconds: float) -> type[asyncio.P
             self._stop_timer()
             super().on_headers_complete()
 
-        def _grow_head(self, size: int) -> bool:
-            """Bytes of a body that came along count too: they are at most one read."""
-            self._head_size += size
-            if self._head_size <= header_bytes + 65536 and self._listed_bytes() <= header_bytes:
-                return True
-            self._end(ApiError(431, f"the head of the request is longer than {header_bytes} bytes"))
-            return False
-
-        def _listed_bytes(self) -> int:
-            return sum(len(name) + len(value) + 4 for name, value in self.headers or ())
+        def on_message_complete(self) -> None:
+            """The next request on this connection may follow."""
+            self._in_head, self._head_size = True, 0
+            super().on_message_complete()
 
         def _head_is_late(self) -> None:
             self._timer = None

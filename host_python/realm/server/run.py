@@ -26,8 +26,11 @@ def serve(options: ServerOptions) -> int:
     services = make_services(options)
     services.logs.take_standard_logging()
     server = DrainingServer(make_config(services), services)
-    server.run()
-    return 0 if server.started else 1
+    try:
+        server.run()
+    except SystemExit:  # uvicorn's way to say that it cannot listen
+        return 1
+    return 0
 
 
 def check_exposure(options: ServerOptions) -> None:
