@@ -103,16 +103,20 @@ def environment() -> dict[str, str]:
 
 
 def install_tools() -> None:
-    """`npm ci` when the lock file changed; otherwise a single file read."""
-    lock = hashlib.sha256((NODE / "package-lock.json").read_bytes()).hexdigest()
-    if STAMP.exists() and STAMP.read_text() == lock:
+    """The development packages of node/package-lock.json."""
+    install_locked(NODE)
+
+
+def install_locked(folder: Path) -> None:
+    """`npm ci` when the folder's lock file changed; otherwise a single file read."""
+    lock, stamp = folder / "package-lock.json", folder / "node_modules" / ".realm-stamp"
+    wanted = hashlib.sha256(lock.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
         return
     with bootstrap.locked():
-        bootstrap.say(
-            f"installing the tools of {relative(NODE / 'package-lock.json')} into node/node_modules"
-        )
-        run_npm(["ci", "--ignore-scripts", "--no-fund", "--no-audit"])
-        STAMP.write_text(lock)
+        bootstrap.say(f"installing the packages of {relative(lock)} beside it")
+        run_npm(["ci", "--ignore-scripts", "--no-fund", "--no-audit"], folder)
+        stamp.write_text(wanted)
 
 
 # ---- node/dist ----

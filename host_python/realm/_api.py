@@ -223,7 +223,7 @@ class Realm:
                 raise error("invalid-handle", "this realm has no such model")
             self._models.remove(own[0])
         shared = own[0].shared()
-        self._engine.run(lambda: self._guest.revoke(shared))
+        self._engine.run(lambda: self._engine.take_model(self._guest, shared))
         own[0].close()
 
     @property

@@ -230,6 +230,14 @@ class Engine:
         """In the pump: throws away a guest that misbehaved; its requests fail with the problem."""
         self._close_guest(guest, problem)
 
+    def take_model(self, guest: Guest, model: Any) -> None:
+        """In the pump: ends the guest's requests on a model, then takes the model away."""
+        problem = error("closed", "the model was unloaded during the request")
+        for request in list(self._requests.values()):
+            if request.guest is guest and request.spec.model is model:
+                self._end(request, Ended(problem=problem, text=self._take_text(request)))
+        guest.revoke(model)
+
     def watch_tickets(self, tag: int, handler: Callable[[int, int], None] | None) -> None:
         """In the pump: handler(ticket, state) hears of the tickets of a host context."""
         if handler is None:

@@ -1,4 +1,4 @@
-"""Start and end of the process: where it may listen, how fast it is there, what becomes of answers at the end."""
+"""Start and end of the process: where it may listen, how fast it is there, what becomes of answers."""
 
 from __future__ import annotations
 

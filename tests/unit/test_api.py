@@ -434,6 +434,19 @@ def test_an_error_survives_pickling() -> None:
     assert (problem.code, problem.message, str(problem)) == ("busy", "one line", "one line [busy]")
 
 
+def test_unloading_a_model_ends_what_runs_on_it(tmp_path: Path) -> None:
+    with Realm(long_model(tmp_path)) as realm:
+        model = realm.load_model(realm.model)
+        with realm.stream("x", max_tokens=90_000, model=model, ignore_end=True) as stream:
+            next(stream)
+            realm.unload_model(model)
+            with pytest.raises(RealmError) as ended:
+                for _ in stream:
+                    pass
+        assert ended.value.code == "closed"
+        assert realm.generate("x", max_tokens=2, model=realm.model).tokens
+
+
 # ---- log probabilities ----
 
 
