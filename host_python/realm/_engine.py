@@ -66,7 +66,7 @@ class RequestSpec:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Tokens drawn since the last delivery, each with its log probability; an end token too."""
+    """Tokens drawn since the last delivery, each with its log probability; not the one that ends."""
 
     tokens: tuple[tuple[int, float], ...]
 
@@ -361,7 +361,8 @@ class Engine:
         count = lib.shim_take_drawn(guest.handle, request.handle, ffi.NULL, 0)
         tokens = ffi.new("realm_token[]", count)
         lib.shim_take_drawn(guest.handle, request.handle, tokens, count)
-        return tuple((int(token.id), float(token.logprob)) for token in tokens)
+        shown = (token for token in tokens if request.spec.sampling.ignore_end or not token.is_end)
+        return tuple((int(token.id), float(token.logprob)) for token in shown)
 
     def _end(self, request: Request, ended: Ended) -> None:
         guest = request.guest

@@ -56,7 +56,8 @@ async def ask(host: str, port: int, body: dict[str, Any]) -> Answer:
     writer.write(f"{head}connection: close\r\ncontent-length: {len(data)}\r\n\r\n".encode() + data)
     status = await reader.readline()
     assert b" 200 " in status, status + await reader.read(2000)
-    first, usage, pieces = 0.0, {}, 0
+    first, pieces = 0.0, 0
+    usage: dict[str, int] = {}
     while line := await reader.readline():
         if not line.startswith(b"data: {"):
             continue

@@ -18,7 +18,7 @@ LONG = {"model": "endless", "prompt": "x", "max_tokens": 50_000, "ignore_eos": T
 
 
 def idle(server: LiveServer) -> bool:
-    return server.stats()["server"] == {"running": 0, "waiting": 0}
+    return bool(server.stats()["server"] == {"running": 0, "waiting": 0})
 
 
 # ---- too much ----

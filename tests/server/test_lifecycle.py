@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -94,7 +95,7 @@ def test_sigterm_under_load_loses_no_answer(folder: Path) -> None:
     assert set(outcomes) <= {"complete", "503", "not connected"}
 
 
-def read_all_of_one(connection) -> bytes:
+def read_all_of_one(connection: socket.socket) -> bytes:
     data = b""
     while True:
         piece = connection.recv(65536)
