@@ -212,6 +212,30 @@ def test_a_warm_prompt_of_one_tenant_is_cold_for_another(rt: Runtime) -> None:
         ctx.close()
 
 
+def test_the_time_of_a_prompt_does_not_tell_who_else_has_sent_it(rt: Runtime) -> None:
+    """The least of many times: of prompts another tenant keeps warm, prompts nobody knows, and one's own."""
+    model, known = rt.load(LLAMA), prompt(240)
+    times: dict[str, list[int]] = {"known to another": [], "known to nobody": [], "its own": []}
+
+    def measure(ctx: Context, name: str, tokens: list[int]) -> None:
+        before = rt.stats().step_ns
+        rows_of(ctx, tokens)
+        times[name].append(int(rt.stats().step_ns - before))
+
+    owner = Context(rt, model, tenant=1)
+    rows_of(owner, known)
+    for turn in range(12):
+        stranger = Context(rt, model, tenant=100 + turn)
+        measure(stranger, "known to another", known)
+        measure(stranger, "known to nobody", prompt(240, 100 + turn))
+        measure(owner, "its own", known)
+        stranger.close()
+    owner.close()
+    least = {name: min(all_of) for name, all_of in times.items()}
+    assert least["known to another"] > 0.6 * least["known to nobody"], least
+    assert least["its own"] < 0.5 * least["known to another"], least
+
+
 @pytest.mark.parametrize("others", [1, 3])
 def test_a_tenant_under_pressure_evicts_its_own_pages_before_those_of_smaller_ones(others: int) -> None:
     """The small tenants' cached prompts stay warm while a large one goes through many of its own."""

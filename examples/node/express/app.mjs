@@ -115,5 +115,7 @@ function sendError(problem, request, response, next) {
   const message = status === 500 ? 'the server failed' : problem.message; // no paths or stacks to strangers
   if (status === 500) console.error(problem);
   if (response.headersSent || response.destroyed) return; // the stream has told it, or nobody listens
-  response.status(status).json({ error: { code, message } });
+  const { limit, value, retryAfter } = problem; // of a limit that was met
+  if (status === 429) response.set('retry-after', String(Math.ceil(retryAfter ?? 1)));
+  response.status(status).json({ error: { code, message, limit, value } });
 }

@@ -1,8 +1,11 @@
 // A realm for each customer: made at the first request, closed after a while without any, never more than `most`.
 
+import { createHmac, randomBytes } from 'node:crypto';
+
 import { Realm, RealmError } from '@realm-ai/sdk';
 
 export class Customers {
+  #key = randomBytes(32);
   #entries = new Map(); // customer -> entry; the one used last stands last
 
   /** `model`: path of a GGUF file, loaded once however many customers there are; undefined: the demo model. */
@@ -37,11 +40,16 @@ export class Customers {
 
   #open(customer) {
     if (this.size >= this.most) this.#makeRoom();
-    const realm = new Realm({ limits: this.limits });
+    const realm = new Realm({ limits: this.limits, tenant: this.#tenant(customer) });
     const ready = this.model ? realm.loadModel(this.model) : Promise.resolve();
     const entry = { realm, ready, running: 0, timer: undefined };
     ready.catch(() => this.#entries.get(customer) === entry && this.#close(customer)); // the next request tries again
     return entry;
+  }
+
+  /** The same number for a customer's next realm: what was used of its rates counts on. */
+  #tenant(customer) {
+    return BigInt.asUintN(62, createHmac('sha256', this.#key).update(customer).digest().readBigUInt64LE()) | 1n;
   }
 
   /** Closes the realm that has been idle longest. */

@@ -3,7 +3,8 @@
 import { createApp } from './app.mjs';
 import { Customers } from './customers.mjs';
 
-const LIMITS = { sessions: 8, kvTokens: 16384 }; // of each customer
+// Of each customer: what goes over them is answered with 429 and when to retry; the others notice nothing.
+const LIMITS = { concurrentRequests: 4, queueLength: 16, kvTokens: 16_384, tokensPerSecond: 2_000, tokensPerMinute: 40_000 };
 
 const customers = new Customers({ model: process.env.MODEL, most: 100, limits: LIMITS });
 const app = createApp(customers, { log: ({ customer, code }) => console.log(`${customer ?? '-'} ${code}`) });

@@ -147,18 +147,18 @@ def record(result: Generation) -> dict[str, Any]:
 
 @router.get("/v1/stats")
 async def stats(request: Request, tenant: Caller) -> Response:
-    """The engine's counters, and those of the caller's tenant; an administrator sees all tenants."""
+    """What the caller's tenant uses; an administrator sees all tenants, the engine and the server too."""
     services = services_of(request)
     manager = services.tenants.manager
     names = manager.ids() if tenant.admin else [tenant.name] if tenant.name in manager else []
-    return json_reply(
-        {
-            "engine": dict(services.engine_stats()),
-            "models": [name for name in services.models.names() if tenant.may_use(name)],
-            "server": {"running": services.admission.running, "waiting": services.admission.waiting},
-            "tenants": {name: tenant_record(services.tenants.stats(name)) for name in names},
-        }
-    )
+    made: dict[str, Any] = {
+        "models": [name for name in services.models.names() if tenant.may_use(name)],
+        "tenants": {name: tenant_record(services.tenants.stats(name)) for name in names},
+    }
+    if tenant.admin:  # they tell what the others do
+        made["engine"] = dict(services.engine_stats())
+        made["server"] = {"running": services.admission.running, "waiting": services.admission.waiting}
+    return json_reply(made)
 
 
 def tenant_record(found: Any) -> dict[str, Any]:
