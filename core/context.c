@@ -160,6 +160,16 @@ static bool model_in_use(const realm_context *ctx, const realm_model *m) {
     return false;
 }
 
+/* Whether something of the context may still point into a model's weights. */
+static bool has_views(const realm_context *ctx) {
+    if (ctx->tensors.count > 0 || ctx->store != NULL) return true;
+    for (uint32_t slot = 0; slot < ctx->tickets.capacity; slot++) {
+        const ticket *t = handle_at(&ctx->tickets, slot);
+        if (t != NULL && t->kind == TICKET_TENSOR) return true;
+    }
+    return false;
+}
+
 realm_status realm_context_revoke(realm_context *ctx, uint32_t handle, realm_error *err) {
     base_error_clear(err);
     platform_lock(ctx->rt->lock);
@@ -169,7 +179,7 @@ realm_status realm_context_revoke(realm_context *ctx, uint32_t handle, realm_err
     if (m == NULL) status = base_fail(err, REALM_E_INVALID_HANDLE, "model handle %u was not granted", handle);
     else if (model_in_use(ctx, m)) status = base_fail(err, REALM_E_BUSY, "the model has open sessions: close them first");
     else {
-        keep = ctx->tensors.count > 0 || ctx->store != NULL || ctx->tickets.count > 0; /* views may point into its weights */
+        keep = has_views(ctx);
         if (keep && handle_add(&ctx->retired, m) == 0) status = base_fail_memory(err, "a revoked model", sizeof(void *));
         else handle_remove(&ctx->models, handle);
     }

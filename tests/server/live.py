@@ -157,7 +157,9 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = WAIT_S
 
 
 @contextlib.contextmanager
-def in_threads(count: int, work: Callable[[int], None]) -> Iterator[list[BaseException]]:
+def in_threads(
+    count: int, work: Callable[[int], None], seconds: float = WAIT_SECONDS
+) -> Iterator[list[BaseException]]:
     """Runs work(0) ... work(count - 1) beside the block and joins them; yields what they raised."""
     problems: list[BaseException] = []
 
@@ -172,5 +174,5 @@ def in_threads(count: int, work: Callable[[int], None]) -> Iterator[list[BaseExc
         thread.start()
     yield problems
     for thread in threads:
-        thread.join(WAIT_SECONDS)
+        thread.join(seconds)
         assert not thread.is_alive()

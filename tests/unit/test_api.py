@@ -447,6 +447,23 @@ def test_unloading_a_model_ends_what_runs_on_it(tmp_path: Path) -> None:
         assert realm.generate("x", max_tokens=2, model=realm.model).tokens
 
 
+def test_an_unloaded_model_is_gone_while_others_are_at_work(tmp_path: Path) -> None:
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(realm.demo_model_path().read_bytes())
+    with (
+        Realm(long_model(tmp_path)) as opened,
+        opened.stream("x", max_tokens=90_000, ignore_end=True) as stream,
+    ):
+        next(stream)
+        other = opened.load_model(copy)
+        assert opened.generate("The", max_tokens=2, model=other).tokens
+        assert str(copy) in Path("/proc/self/maps").read_text()
+        opened.unload_model(other)
+        other.close()
+        assert str(copy) not in Path("/proc/self/maps").read_text()
+        next(stream)
+
+
 # ---- log probabilities ----
 
 
