@@ -1,13 +1,15 @@
 /* bench_core.c: the core alone, driven through realm.h as a host would: what bench_node.py compares the Node SDK with.
- *   bench_core MODEL THREADS FIRST PREFILL DECODE PARALLEL      prints one JSON object
- * Times are of whole requests: submit, wait until the ticket ended. PARALLEL tokens by each of 8 generations at once. */
+ *   bench_core MODEL THREADS FIRST PREFILL DECODE PARALLEL REPEATS      prints one JSON object of medians
+ * Times are of whole requests, from text to text: encode, submit, decode each token as it comes, until the ticket ended. PARALLEL
+ * tokens by each of 8 generations at once. */
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "platform/platform.h"
 #include "realm.h"
 
-enum { MAX_PROMPT = 4096, GENERATIONS = 8, EVENTS = 64 };
+enum { MAX_PROMPT = 4096, MAX_TEXT = 64 * MAX_PROMPT, MAX_REPEATS = 15, GENERATIONS = 8, EVENTS = 64 };
 
 typedef struct run {
     realm_runtime *rt;
@@ -17,7 +19,7 @@ typedef struct run {
 
 typedef struct request {
     realm_context *ctx;
-    uint32_t ticket;
+    uint32_t ticket, prompt; /* tokens */
     double first, end; /* seconds since the clock's start */
 } request;
 
@@ -38,17 +40,51 @@ static void load(run *r, const char *path) {
     expect(realm_loader_finish(loader, &r->model, &err), &err);
 }
 
-static void submit(run *r, request *q, uint32_t index, uint32_t prompt, uint32_t made) {
+static uint32_t encode(const run *r, const char *text, size_t size, uint32_t tokens[MAX_PROMPT]) {
+    size_t count;
+    realm_error err = {0};
+    expect(realm_model_encode(r->model, text, size, REALM_ENCODE_ADD_SPECIAL, tokens, MAX_PROMPT, &count, &err), &err);
+    return (uint32_t)count;
+}
+
+/* A text of at most so many tokens, as peer_realm.mjs makes it. */
+static size_t make_text(const run *r, uint32_t length, uint32_t index, char text[MAX_TEXT]) {
+    static uint32_t tokens[MAX_PROMPT], found[MAX_PROMPT];
+    size_t size = 0;
+    realm_error err = {0};
+    for (uint32_t i = 0; i < length; i++) tokens[i] = 300 + (i * 7919 + index * 131) % 30000;
+    for (uint32_t count = length; count > 0; count--) {
+        expect(realm_model_decode(r->model, tokens, count, 0, text, MAX_TEXT, &size, &err), &err);
+        if (encode(r, text, size, found) <= length) break;
+    }
+    return size;
+}
+
+static void submit(run *r, request *q, uint32_t index, const char *text, size_t size, uint32_t made) {
     static uint32_t tokens[MAX_PROMPT];
     uint32_t handle, session;
     realm_error err = {0};
     realm_sampling greedy = {.top_p = 1.0f, .repetition_penalty = 1.0f, .ignore_end = 1};
-    for (uint32_t i = 0; i < prompt; i++) tokens[i] = 300 + (i * 7919 + index * 131) % 30000;
-    *q = (request){0};
+    uint32_t prompt = encode(r, text, size, tokens);
+    *q = (request){.prompt = prompt};
     expect(realm_context_create(r->rt, index, ++r->tenant, NULL, &q->ctx, &err), &err);
     expect(realm_context_grant(q->ctx, r->model, &handle, &err), &err);
     expect(realm_session_open(q->ctx, handle, NULL, &session, &err), &err);
     expect(realm_generate(q->ctx, session, tokens, prompt, &greedy, made, &q->ticket, &err), &err);
+}
+
+/* Text of the tokens that have come. */
+static void take_text(const run *r, request *q) {
+    realm_token tokens[EVENTS];
+    realm_error err = {0};
+    for (uint32_t count = EVENTS; count == EVENTS;) {
+        expect(realm_ticket_tokens(q->ctx, q->ticket, tokens, EVENTS, &count, &err), &err);
+        for (uint32_t i = 0; i < count && i < EVENTS; i++) {
+            char text[256];
+            size_t size;
+            expect(realm_model_decode(r->model, &tokens[i].id, 1, 0, text, sizeof text, &size, &err), &err);
+        }
+    }
 }
 
 static void wait_for_all(run *r, request *all, uint32_t count) {
@@ -57,6 +93,7 @@ static void wait_for_all(run *r, request *all, uint32_t count) {
         uint32_t n = realm_runtime_wait(r->rt, events, EVENTS, UINT64_MAX);
         for (uint32_t i = 0; i < n; i++) {
             request *q = &all[events[i].tag];
+            take_text(r, q);
             if (q->first == 0.0) q->first = seconds();
             if (events[i].state == REALM_TICKET_FAILED) expect(REALM_E_INTERNAL, &(realm_error){.message = "a request failed"});
             if (events[i].state != REALM_TICKET_READY || q->end != 0.0) continue;
@@ -68,9 +105,12 @@ static void wait_for_all(run *r, request *all, uint32_t count) {
 
 /* Seconds from the first submission to the last end; the first request's own times in *out. */
 static double timed(run *r, uint32_t generations, uint32_t prompt, uint32_t made, request *out) {
+    static char texts[GENERATIONS][MAX_TEXT];
+    size_t sizes[GENERATIONS];
     request all[GENERATIONS];
+    for (uint32_t i = 0; i < generations; i++) sizes[i] = make_text(r, prompt, i, texts[i]);
     double began = seconds(), end = 0.0;
-    for (uint32_t i = 0; i < generations; i++) submit(r, &all[i], i, prompt, made);
+    for (uint32_t i = 0; i < generations; i++) submit(r, &all[i], i, texts[i], sizes[i], made);
     wait_for_all(r, all, generations);
     for (uint32_t i = 0; i < generations; i++) {
         if (all[i].end > end) end = all[i].end;
@@ -89,11 +129,41 @@ static double resident_bytes(void) {
     return (double)pages * 4096.0;
 }
 
+typedef struct measured { /* of one repeat */
+    double prefill, first, decode, parallel;
+} measured;
+
+static measured measure(run *r, const uint32_t counts[5]) {
+    measured m;
+    request q;
+    double took = timed(r, 1, counts[2], 1, &q);
+    m.prefill = q.prompt / took;
+    m.first = timed(r, 1, counts[1], 1, &q);
+    timed(r, 1, counts[1], counts[3] + 1, &q);
+    m.decode = counts[3] / (q.end - q.first);
+    m.parallel = GENERATIONS * (double)counts[4] / timed(r, GENERATIONS, counts[1], counts[4], &q);
+    return m;
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Of the field at `offset`. */
+static double median(const measured *all, uint32_t count, size_t offset) {
+    double values[MAX_REPEATS];
+    for (uint32_t i = 0; i < count; i++) values[i] = *(const double *)(const void *)((const char *)&all[i] + offset);
+    qsort(values, count, sizeof *values, by_value);
+    return values[count / 2];
+}
+
 int main(int argc, char **argv) {
-    if (argc != 7) return fprintf(stderr, "usage: bench_core MODEL THREADS FIRST PREFILL DECODE PARALLEL\n"), 2;
-    uint32_t counts[5]; /* threads, first, prefill, decode, parallel */
-    for (int i = 0; i < 5; i++) counts[i] = (uint32_t)strtoul(argv[i + 2], NULL, 10);
+    if (argc != 8) return fprintf(stderr, "usage: bench_core MODEL THREADS FIRST PREFILL DECODE PARALLEL REPEATS\n"), 2;
+    uint32_t counts[6]; /* threads, first, prefill, decode, parallel, repeats */
+    for (int i = 0; i < 6; i++) counts[i] = (uint32_t)strtoul(argv[i + 2], NULL, 10);
     if (counts[1] > MAX_PROMPT || counts[2] > MAX_PROMPT) return fprintf(stderr, "at most %d tokens of prompt\n", MAX_PROMPT), 2;
+    if (counts[5] < 1 || counts[5] > MAX_REPEATS) return fprintf(stderr, "1 to %d repeats\n", MAX_REPEATS), 2;
     run r = {0};
     request q;
     realm_error err = {0};
@@ -103,15 +173,12 @@ int main(int argc, char **argv) {
     load(&r, argv[1]);
     double loaded = seconds() - start;
     timed(&r, 1, counts[2], 1, &q); /* warm: pages, threads, buffers */
-    double prefill = counts[2] / timed(&r, 1, counts[2], 1, &q);
-    timed(&r, 1, counts[1], counts[3] + 1, &q);
-    double first = timed(&r, 1, counts[1], 1, &q);
-    timed(&r, 1, counts[1], counts[3] + 1, &q);
-    double decode = counts[3] / (q.end - q.first);
     timed(&r, GENERATIONS, counts[1], counts[4], &q);
-    double parallel = GENERATIONS * (double)counts[4] / timed(&r, GENERATIONS, counts[1], counts[4], &q);
+    measured all[MAX_REPEATS];
+    for (uint32_t i = 0; i < counts[5]; i++) all[i] = measure(&r, counts);
     printf("{\"load\": %.6f, \"first\": %.6f, \"prefill\": %.3f, \"decode\": %.3f, \"parallel\": %.3f, \"resident\": %.0f}\n",
-           loaded, first, prefill, decode, parallel, resident_bytes());
+           loaded, median(all, counts[5], offsetof(measured, first)), median(all, counts[5], offsetof(measured, prefill)),
+           median(all, counts[5], offsetof(measured, decode)), median(all, counts[5], offsetof(measured, parallel)), resident_bytes());
     realm_model_close(r.model);
     realm_runtime_destroy(r.rt);
     return 0;

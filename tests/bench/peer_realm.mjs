@@ -1,10 +1,10 @@
-// One round of the Node SDK for bench_node.py: prints one JSON object of seconds, tokens per second and bytes.
-//   node peer_realm.mjs MODEL THREADS FIRST PREFILL DECODE PARALLEL [MODE]       the mode is the SDK's default
+// One round of the Node SDK for bench_node.py: prints one JSON object of seconds, tokens per second and bytes; medians of the repeats.
+//   node peer_realm.mjs MODEL THREADS FIRST PREFILL DECODE PARALLEL REPEATS [MODE]       the mode is the SDK's default
 import { Realm } from '../../node/dist/index.mjs';
 
 const [path, ...numbers] = process.argv.slice(2);
-const [threads, first, prefill, decode, parallel] = numbers.map(Number);
-const mode = process.argv[8] ?? 'whole';
+const [threads, first, prefill, decode, parallel, repeats] = numbers.map(Number);
+const mode = process.argv[9] ?? 'whole';
 const GENERATIONS = 8;
 const seconds = () => performance.now() / 1000;
 
@@ -41,21 +41,23 @@ async function timed(prompts, maxTokens) {
   return { took, made };
 }
 
-await timed(texts.prefill, 1); // warm: pages, threads, buffers
-const onPrefill = await timed(texts.prefill, 1);
-await timed(texts.first.slice(0, 1), decode + 1);
-const onFirst = await timed(texts.first.slice(0, 1), 1);
-const onDecode = await timed(texts.first.slice(0, 1), decode + 1);
-await timed(texts.first, parallel); // the interpreter has seen it all
-const onParallel = await timed(texts.first, parallel);
-console.log(
-  JSON.stringify({
-    load,
+async function measure() {
+  const onPrefill = await timed(texts.prefill, 1);
+  const onFirst = await timed(texts.first.slice(0, 1), 1);
+  const onDecode = await timed(texts.first.slice(0, 1), decode + 1);
+  const onParallel = await timed(texts.first, parallel);
+  return {
     first: onFirst.took,
     prefill: onPrefill.made[0].promptTokens / onPrefill.took,
     decode: onDecode.made[0].timings.tokensPerSecond,
     parallel: (GENERATIONS * parallel) / onParallel.took,
-    resident: process.memoryUsage().rss,
-    prompts: [onFirst.made[0].promptTokens, onPrefill.made[0].promptTokens],
-  }),
-);
+  };
+}
+
+await timed(texts.prefill, 1); // warm: pages, threads, buffers
+await timed(texts.first, parallel); // the interpreter has seen it all
+const all = [];
+for (let repeat = 0; repeat < repeats; repeat++) all.push(await measure());
+const median = (name) => all.map((found) => found[name]).sort((a, b) => a - b)[repeats >> 1];
+const medians = Object.fromEntries(Object.keys(all[0]).map((name) => [name, median(name)]));
+console.log(JSON.stringify({ load, ...medians, resident: process.memoryUsage().rss }));
