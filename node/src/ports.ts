@@ -13,10 +13,11 @@ import { NativeError } from './native.js';
 let missing: NativeError | undefined; // why there is no addon, once that is known
 
 export const nodePorts: PortHost = {
-  backends: ['auto', 'cpu', 'wasm', 'webgpu'],
+  backends: ['auto', 'cpu', 'wasm', 'webgpu', process.platform === 'darwin' ? 'metal' : 'cuda'],
 
   engine(options: CheckedEngineOptions): EnginePort {
-    const local = ['wasm', 'webgpu'].includes(options.backend) ? undefined : nativeEngine(options);
+    const native = options.backend === 'cpu' || options.backend === 'auto';
+    const local = native ? nativeEngine(options) : undefined;
     if (!local) return withoutAddon(options);
     return options.isolation === 'worker' ? new IsolatedEngine(local, options) : local;
   },

@@ -1,4 +1,4 @@
-// The worker thread of fallback.ts: an engine over core.wasm, with all its realms and models. With the backend 'webgpu' the core only
+// The worker thread of fallback.ts: an engine over core.wasm, with all its realms and models. With a backend of a GPU the core only
 // schedules, and a GPU computes.
 
 import { existsSync, readFileSync } from 'node:fs';
@@ -11,7 +11,7 @@ import { usePlatform } from '../../js/src/platform.js';
 import { serve } from '../../js/src/remote_server.js';
 import { chooseBuild, type CoreBuild } from '../../js/src/wasm/features.js';
 import { openWasmPlatform } from '../../js/src/wasm/host.js';
-import { openGpu } from './dawn.js';
+import { GPU_BACKENDS, openGpu } from './dawn.js';
 import { asset, demoModel, standardGuest } from './host.js';
 import { openNodeSource } from './source.js';
 import { spawnNodeThread } from './threads.js';
@@ -21,7 +21,8 @@ const BUILDS: readonly CoreBuild[] = ['core', 'core-relaxed', 'core-threads', 'c
 const MOST_THREADS = 16;
 
 async function open(options: CheckedEngineOptions): Promise<LocalEngine> {
-  const gpu = options.backend === 'webgpu';
+  const { backend } = options;
+  const gpu = GPU_BACKENDS.includes(backend);
   const threads = gpu ? 1 : options.threads || Math.min(availableParallelism(), MOST_THREADS);
   const build = chooseBuild(threads, BUILDS.filter((name) => existsSync(asset(`${name}.wasm`))));
   const platform = await openWasmPlatform({
@@ -31,7 +32,7 @@ async function open(options: CheckedEngineOptions): Promise<LocalEngine> {
     guest: standardGuest(),
     demoModel: demoModel(),
     open: openNodeSource,
-    ...(gpu && { gpu: openGpu }),
+    ...(gpu && { gpu: () => openGpu(backend) }),
   });
   usePlatform(platform);
   return new LocalEngine(platform.engine({ ...options, threads }), { backend: gpu ? 'webgpu' : 'wasm' });
