@@ -67,11 +67,13 @@ static void link_context(realm_context *ctx) {
 
 static bool join_tenant(realm_context *ctx, uint64_t number) {
     ctx->tenant = number;
-    ctx->account = tenant_get(&ctx->rt->tenants, number, platform_now_ns());
+    runtime_tell_time(ctx->rt);
+    ctx->account = tenant_get(&ctx->rt->tenants, number, ctx->rt->now_ns);
     ctx->owner = ctx->account == NULL ? NULL : kv_owner_get(&ctx->rt->kv, number);
     if (ctx->owner == NULL) return false;
     tenant_join(&ctx->rt->tenants, ctx->account);
-    if (!ctx->account->limited && ctx->limits.weight != 0) ctx->account->limits.weight = ctx->limits.weight;
+    uint32_t weight = ctx->limits.weight;
+    if (!ctx->account->limited && weight != 0) schedule_reweigh(ctx->account, weight < SCHEDULE_MAX_WEIGHT ? weight : SCHEDULE_MAX_WEIGHT);
     return true;
 }
 
@@ -241,6 +243,7 @@ realm_status realm_session_open(realm_context *ctx, uint32_t model, const realm_
     base_error_clear(err);
     *session_out = 0;
     platform_lock(ctx->rt->lock);
+    runtime_tell_time(ctx->rt);
     realm_status status = open_session(ctx, model, options, session_out, err);
     platform_unlock(ctx->rt->lock);
     return status;
@@ -461,6 +464,7 @@ static realm_status submit_locked(realm_context *ctx, const submission *sub, uin
     if (s == NULL) return REALM_E_INVALID_HANDLE;
     ticket *t = NULL;
     realm_status status = check_submission(s, sub, err);
+    if (status == REALM_OK) status = tenant_check(s, err);
     if (status == REALM_OK) status = ticket_create(ctx, sub->kind, &t, err);
     if (status != REALM_OK) return status;
     if (!prepare_results(t, sub, s)) status = base_fail_memory(err, "the ticket's results", sub->count);
@@ -480,6 +484,7 @@ static realm_status submit(realm_context *ctx, const submission *sub, uint32_t *
     base_error_clear(err);
     *handle = 0;
     platform_lock(ctx->rt->lock);
+    runtime_tell_time(ctx->rt);
     realm_status status = submit_locked(ctx, sub, handle, err);
     platform_unlock(ctx->rt->lock);
     return status;
@@ -524,6 +529,7 @@ realm_status realm_sample(realm_context *ctx, uint32_t handle, const realm_sampl
     if (status == REALM_OK && !s->logits_valid) {
         status = base_fail(err, REALM_E_INVALID_ARGUMENT, "the session has no logits: forward tokens and wait for the ticket first");
     }
+    if (status == REALM_OK) ctx->account->stats.tokens_generated++;
     platform_unlock(ctx->rt->lock);
     if (status != REALM_OK) return status;
     const engine *e = s->engine;

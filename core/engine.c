@@ -1,13 +1,11 @@
-/* engine.c: which rows are computed next, and what their results mean. Sessions with work wait in a round-robin list; each step
- * takes all that fit: first those that decode one token, then prompts in chunks, so that a long prompt never stalls the rest. */
+/* engine.c: sessions, the rows of the next step as schedule.c chooses them, and what their results mean. */
 #include "engine.h"
 
 #include <math.h>
 #include <stdlib.h>
 
 enum {
-    SCORED_CHUNK = 64,        /* rows of a step whose logits are all wanted, to bound the logits buffer that is touched */
-    PREFILL_BESIDE_DECODE = 64, /* prompt rows in a step that also decodes */
+    SCORED_CHUNK = 64, /* rows of a step whose logits are all wanted, to bound the logits buffer that is touched */
 };
 
 #define FAKE_LOGIT 10.0f /* of the favourite; the others have 0 */
@@ -53,6 +51,7 @@ realm_status engine_create(realm_runtime *rt, const plan *p, const tokenizer *to
     engine *e = calloc(1, sizeof *e);
     if (e == NULL) return base_fail_memory(err, "the engine", sizeof *e);
     *e = (engine){.rt = rt, .plan = p, .tok = tok, .max_rows = rt->options.batch_rows};
+    schedule_init(e);
     realm_status status = allocate(e) ? REALM_OK : base_fail_memory(err, "batch records", e->max_rows);
     if (status == REALM_OK && rt->options.executor == REALM_EXECUTOR_CPU) {
         status = executor_create(p, weights, &rt->ops, rt->pool, e->max_rows, e->max_rows, &e->executor, err);
@@ -79,6 +78,7 @@ void engine_destroy(engine *e) {
     executor_destroy(e->executor);
     external_destroy(e->external);
     engine_drop_pages(e);
+    schedule_free(e);
     base_free_wiped(e->batch.tokens, e->max_rows * sizeof *e->batch.tokens);
     free(e->batch.positions);
     free(e->batch.out_rows);
@@ -89,27 +89,14 @@ void engine_destroy(engine *e) {
     free(e);
 }
 
-/* ---- runnable list ------------------------------------------------------------------------------------------------------------ */
-
-static void list_append(session *s) {
-    engine *e = s->engine;
-    s->prev = e->last;
-    s->next = NULL;
-    if (e->last != NULL) e->last->next = s; else e->first = s;
-    e->last = s;
-    s->runnable = true;
-}
-
-static void list_remove(session *s) {
-    engine *e = s->engine;
-    if (!s->runnable) return;
-    if (s->prev != NULL) s->prev->next = s->next; else e->first = s->next;
-    if (s->next != NULL) s->next->prev = s->prev; else e->last = s->prev;
-    s->next = s->prev = NULL;
-    s->runnable = false;
-}
-
 /* ---- sessions ------------------------------------------------------------------------------------------------------------------- */
+
+static bool join(session *s, uint64_t deadline_ns) {
+    if (!schedule_open(s)) return false;
+    if (tenant_open_session(s, deadline_ns)) return true;
+    schedule_close(s);
+    return false;
+}
 
 session *session_create(engine *e, realm_context *ctx, const realm_session_options *options, uint32_t default_kv_type) {
     session *s = calloc(1, sizeof *s);
@@ -117,6 +104,11 @@ session *session_create(engine *e, realm_context *ctx, const realm_session_optio
     uint32_t kv_type = options == NULL || options->kv_type == REALM_KV_MODEL ? default_kv_type : options->kv_type;
     *s = (session){.engine = e, .ctx = ctx, .owner = ctx->owner, .kv = e->kv[kv_type == REALM_KV_F32],
                    .no_prefix = (options != NULL && options->no_prefix) || ctx->tenant == KV_PUBLIC};
+    s->priority = options == NULL ? 0 : options->priority;
+    if (!join(s, options == NULL ? 0 : options->deadline_ns)) {
+        free(s);
+        return NULL;
+    }
     s->owner->users++;
     return s;
 }
@@ -144,15 +136,23 @@ static void drop_uncomputed(session *s) {
     s->slice_count = s->slice_next = s->slice_cursor = 0;
 }
 
-void session_abort(session *s) {
-    list_remove(s);
+/* It has no work any more: out of the line. */
+static void rest(session *s) {
+    schedule_remove(s);
+    tenant_pause(s);
     s->active = NULL;
+}
+
+void session_abort(session *s) {
+    rest(s);
     s->logits_valid = false;
     if (!s->in_step) drop_uncomputed(s);
 }
 
 void session_destroy(session *s) {
     session_abort(s);
+    tenant_close_session(s);
+    schedule_close(s);
     context_hold(s->ctx, -(int64_t)s->submitted);
     s->ctx = NULL;
     if (!s->in_step) session_free(s);
@@ -160,6 +160,7 @@ void session_destroy(session *s) {
 
 realm_status session_rewind(session *s, uint32_t position, realm_error *err) {
     s->kv_lost = s->kv_lost && position > 0;
+    if (position == 0) tenant_end(s);
     if (position == s->done && s->slice_next == 0) return REALM_OK;
     uint32_t inside = position % CPU_KV_PAGE, pages = (position + CPU_KV_PAGE - 1) / CPU_KV_PAGE;
     if (inside != 0) { /* the page will be written again: nobody else may see it */
@@ -231,14 +232,12 @@ realm_status session_submit(session *s, ticket *t, const uint32_t *tokens, uint3
     s->active = t;
     bool whole = t->kind == TICKET_FORWARD || t->kind == TICKET_GENERATE;
     if (whole && s->slice_count == 0) reuse_prefix(s);
-    list_append(s);
+    s->turn = ++s->engine->rt->turn_serial;
+    if (tenant_begin(s)) schedule_add(s);
     return REALM_OK;
 }
 
 /* ---- the next batch --------------------------------------------------------------------------------------------------------------- */
-
-/* Rows the session still has to compute in its running slice, or in whole passes. */
-static uint32_t pending_rows(const session *s) { return s->submitted - s->done - s->slice_cursor; }
 
 static bool wants_all_logits(const session *s) { return s->active->kind == TICKET_SCORE || s->active->kind == TICKET_LOGITS; }
 
@@ -279,47 +278,21 @@ static void add_rows(engine *e, session *s, uint32_t rows) {
     s->active->in_step = true;
 }
 
-/* Adds at most `limit` rows of the session to the batch; a session that finds no KV pages fails. */
-static void take(engine *e, session *s, uint32_t limit) {
-    uint32_t rows = pending_rows(s), room = e->max_rows - e->batch.n_rows;
+uint32_t engine_take(engine *e, session *s, uint32_t limit) {
+    uint32_t rows = session_pending(s), left = e->max_rows - e->batch.n_rows;
     if (wants_all_logits(s) && rows > SCORED_CHUNK) rows = SCORED_CHUNK;
     if (rows > limit) rows = limit;
-    if (rows > room) rows = room;
-    if (rows == 0) return;
+    if (rows > left) rows = left;
     if (!acquire_pages(s, s->done + s->slice_cursor + rows)) {
         ticket *t = s->active;
         session_abort(s);
-        ticket_fail(t, REALM_E_LIMIT_EXCEEDED, "the KV budget is used up: close sessions, or raise kv_bytes");
-        return;
+        tenant_refuse(s->ctx->account, REALM_E_LIMIT_EXCEEDED, REALM_LIMIT_KV_BYTES, e->rt->kv.limit, 0, &t->error,
+                      "the KV budget is used up: close sessions, or raise kv_bytes");
+        ticket_finish(t, REALM_TICKET_FAILED);
+        return 0;
     }
     add_rows(e, s, rows);
-}
-
-/* Sessions of one batch run the same layers and, where the pages are elsewhere, on one pool. */
-static bool fits_batch(const session *s, const session *lead) {
-    bool same_slice = s->slice_first == lead->slice_first && s->slice_count == lead->slice_count;
-    return same_slice && (s->kv == lead->kv || !is_external(s->engine));
-}
-
-/* One pass over the runnable sessions that run the same layers as the first: those that decode, or those with more rows. */
-static void take_all(engine *e, const session *lead, bool decoding, uint32_t limit) {
-    uint32_t start = e->batch.n_rows;
-    for (session *s = e->first, *next; s != NULL && e->batch.n_rows < e->max_rows; s = next) {
-        next = s->next;
-        if (s->in_step || (pending_rows(s) == 1) != decoding || !fits_batch(s, lead)) continue;
-        uint32_t used = e->batch.n_rows - start;
-        if (used >= limit) return;
-        take(e, s, limit - used);
-    }
-}
-
-/* Sessions that were served wait behind those that were not. */
-static void rotate(engine *e) {
-    for (uint32_t i = 0; i < e->batch.n_segments; i++) {
-        session *s = e->parts[i].session;
-        list_remove(s);
-        list_append(s);
-    }
+    return rows;
 }
 
 bool engine_next_batch(engine *e) {
@@ -327,14 +300,12 @@ bool engine_next_batch(engine *e) {
     b->n_rows = b->n_segments = b->n_out = 0;
     e->begun = false;
     base_error_clear(&e->failure);
-    if (e->first == NULL) return false;
-    session lead = *e->first; /* a copy: taking may fail and free it from the list */
+    const session *first = schedule_lead(e);
+    if (first == NULL) return false;
+    session lead = *first; /* a copy: taking may fail, and somebody may free it */
     b->layer_first = lead.slice_count == 0 ? 0 : lead.slice_first;
     b->layer_count = lead.slice_count == 0 ? e->plan->layer_count : lead.slice_count;
-    uint32_t kept = pending_rows(&lead) > 1 ? (e->max_rows + 3) / 4 : 0; /* a prompt that waited longest gets some rows */
-    take_all(e, &lead, true, e->max_rows - kept);
-    take_all(e, &lead, false, b->n_rows == 0 ? e->max_rows : PREFILL_BESIDE_DECODE);
-    rotate(e);
+    schedule_choose(e, &lead);
     return b->n_rows > 0;
 }
 
@@ -492,6 +463,7 @@ static void advance_generate(const step_part *part) {
         return;
     }
     s->samples++;
+    s->ctx->account->stats.tokens_generated++;
     t->tokens[t->produced++] = part->sampled;
     bool full = session_room(s) == 0;
     if (part->sampled.is_end || t->produced == t->max_tokens || full) {
@@ -517,8 +489,7 @@ static void finish_session(const step_part *part) {
         advance_generate(part);
         return;
     }
-    list_remove(s);
-    s->active = NULL;
+    rest(s);
     s->logits_valid = true;
     ticket_finish(t, REALM_TICKET_READY);
 }
@@ -527,7 +498,7 @@ static void finish_session(const step_part *part) {
 static void advance_slice(engine *e, const step_part *part) {
     session *s = part->session;
     s->slice_cursor += part->rows;
-    if (pending_rows(s) > 0) return;
+    if (session_pending(s) > 0) return;
     s->slice_cursor = 0;
     s->slice_next = s->slice_first + s->slice_count;
     s->slice_count = 0;
@@ -538,8 +509,7 @@ static void advance_slice(engine *e, const step_part *part) {
         return;
     }
     ticket *t = part->ticket;
-    list_remove(s);
-    s->active = NULL;
+    rest(s);
     ticket_finish(t, REALM_TICKET_READY);
 }
 
@@ -577,6 +547,7 @@ void engine_complete(engine *e) {
         }
         if (s->ctx == NULL) session_free(s);
         else if (!wanted) drop_uncomputed(s);
+        else if (s->active != NULL) schedule_add(s);
         if (t->ctx == NULL) ticket_free(t);
     }
     e->batch.n_segments = 0;
@@ -587,6 +558,7 @@ void engine_complete(engine *e) {
 static void lose_session(session *s, realm_status code, const char *message) {
     ticket *t = s->active;
     session_abort(s);
+    tenant_end(s);
     if (t != NULL) ticket_fail(t, code, message);
     release_pages(s, 0);
     context_hold(s->ctx, -(int64_t)s->done);

@@ -8,6 +8,7 @@
 #include "executor.h"
 #include "layer_store.h"
 #include "sample.h"
+#include "schedule.h"
 #include "tenant.h"
 #include "tensor.h"
 #include "tokenizer.h"
@@ -77,7 +78,7 @@ struct session {
     uint32_t done;           /* tokens whose KV is there */
     uint32_t submitted;      /* tokens given */
     uint32_t context_length;
-    bool in_step, no_prefix, logits_valid, runnable;
+    bool in_step, no_prefix, logits_valid;
     bool kv_lost;            /* its KV went with the device: only rewinding to 0 helps */
     float *logits;           /* (vocab_size,) after the last token */
     double log_total;        /* log(sum(exp(logits))) */
@@ -88,7 +89,19 @@ struct session {
     uint32_t slice_first, slice_count; /* layers of the running slice; slice_count 0: whole passes */
     uint32_t slice_next;     /* layer the next slice must begin with */
     uint32_t slice_cursor;   /* rows of the slice already computed */
-    session *next, *prev;    /* runnable list, served round robin */
+    /* its place in line: schedule.c */
+    flow *flow;
+    heap_node place;         /* among its flow's work, or its tenant's waiting requests */
+    bool queued, decoding;   /* in a heap of its flow, and which */
+    uint32_t priority;
+    uint64_t turn;           /* later ones come after */
+    /* its request: tenant.c */
+    bool requested, waiting; /* holds a place of the tenant; waits for one */
+    bool paused, unserved;   /* holds it without work; no row was computed yet */
+    uint64_t arrived_ns, began_ns, idle_since;
+    session *idle_next, *idle_prev;
+    uint64_t deadline_ns;    /* as the host gave it; 0: none */
+    timer deadline;
 };
 
 /* What one step did to one session. */
@@ -133,7 +146,7 @@ struct engine {
     executor *executor;      /* NULL with the fake and the external executor */
     external_batch *external; /* NULL with the others */
     kv_cache *kv[2];         /* by REALM_KV_... */
-    session *first, *last;   /* runnable sessions */
+    line line;               /* who has work, in the order of their turns */
     public_prefix *prefixes;
     uint32_t prefix_serial;
     uint32_t max_rows;
@@ -154,6 +167,8 @@ void engine_drop_pages(engine *e); /* with the lock held, before: the KV budget 
 
 /* With the lock held: fills e->batch with the next step's work; false when there is none. */
 bool engine_next_batch(engine *e);
+/* While that goes on: adds at most `limit` rows of a session that has left the line. How many; 0: it found no KV pages and failed. */
+uint32_t engine_take(engine *e, session *s, uint32_t limit);
 /* Without the lock: computes it (true: complete), then draws the tokens generate wants. */
 bool engine_compute(engine *e, uint64_t budget);
 /* Without the lock, of a batch computed elsewhere: only draws the tokens. */
@@ -176,6 +191,10 @@ void prefix_drop_all(engine *e);
 session *session_create(engine *e, realm_context *ctx, const realm_session_options *options, uint32_t default_kv_type);
 void session_destroy(session *s); /* at once, or when the running step ends */
 realm_status session_rewind(session *s, uint32_t position, realm_error *err);
+/* Rows the session still has to compute in its running slice, or in whole passes. */
+static inline uint32_t session_pending(const session *s) { return s->submitted - s->done - s->slice_cursor; }
+/* The order inside a tenant: priority, deadline, turn. */
+bool session_before(const session *a, const session *b);
 /* Positions that are left, under the tenant's limit of today. */
 uint32_t session_room(const session *s);
 /* Appends tokens and queues the session for ticket t. The caller has checked limits. */
@@ -199,7 +218,7 @@ struct realm_runtime {
     bool wake, idle, stepping;
     bool dozing;             /* idle, but not for long */
     bool multiplying;        /* the driver computes a host tensor */
-    engine *engines, *turn;  /* all, and the one whose turn is next */
+    engine *engines, *turn;  /* all, and the one whose batch is computed, where the host steps */
     engine *out;             /* whose batch an external executor has */
     realm_model *orphan;     /* model of that engine, closed meanwhile: freed when the batch is finished */
     uint64_t engine_serial, batch_serial;
@@ -214,12 +233,17 @@ struct realm_runtime {
     bool host_lags;          /* it was waited for in vain, and has not acknowledged since */
     uint32_t unacknowledged; /* those taken by a wait that the host has not come back from */
     uint64_t last_step_ns;
+    uint64_t now_ns;         /* the time of what happens now: runtime_tell_time */
+    uint64_t tag, turn_serial, choice_serial; /* schedule.c */
+    double calm_limit_ns;    /* the longest step that streams bear which are away at the moment, */
+    uint64_t calm_until;     /* and how long they are expected back */
     uint64_t slices_ns;      /* of the step under way, where the host steps */
     sample_scratch *scratch; /* one per thread */
     realm_runtime_stats stats;
 };
 
 /* With the lock held. */
+void runtime_tell_time(realm_runtime *rt); /* before anything that depends on the time */
 void runtime_push_event(realm_runtime *rt, ticket *t);
 void runtime_remove_event(realm_runtime *rt, ticket *t);
 void runtime_work_arrived(realm_runtime *rt);

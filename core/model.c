@@ -22,7 +22,7 @@ static void unlink_engine(realm_runtime *rt, engine *e) {
     engine **link = &rt->engines;
     while (*link != NULL && *link != e) link = &(*link)->next;
     if (*link == e) *link = e->next;
-    if (rt->turn == e) rt->turn = e->next;
+    if (rt->turn == e) rt->turn = NULL;
 }
 
 /* What the driver computes just now may stand on the model: a step of its engine, or a product with one of its weights. */

@@ -134,36 +134,40 @@ void realm_runtime_wake(realm_runtime *rt) {
     platform_unlock(rt->lock);
 }
 
-/* ---- turns ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- time and turns ---------------------------------------------------------------------------------------------------------------------------- */
 
-/* The next engine that has a batch ready, beginning after the one served last. */
+void runtime_tell_time(realm_runtime *rt) {
+    if (!rt->options.host_clock) rt->now_ns = platform_now_ns();
+}
+
+/* The engine whose turn it is, with a batch. A choice may come to nothing where sessions fail: then the next one is asked. */
 engine *runtime_next_turn(realm_runtime *rt) {
-    engine *start = rt->turn != NULL ? rt->turn : rt->engines, *e = start;
-    if (e == NULL) return NULL;
-    do {
-        engine *after = e->next != NULL ? e->next : rt->engines;
-        if (e->first != NULL && engine_next_batch(e)) {
-            rt->turn = after;
-            return e;
-        }
-        e = after;
-    } while (e != start);
+    runtime_tell_time(rt);
+    tenant_advance(rt);
+    for (engine *e; (e = schedule_next_engine(rt)) != NULL;) {
+        if (engine_next_batch(e)) return e;
+    }
     return NULL;
 }
 
 static bool has_work(const realm_runtime *rt) {
     if (rt->job_first != NULL) return true;
     for (const engine *e = rt->engines; e != NULL; e = e->next) {
-        if (e->first != NULL) return true;
+        if (schedule_has_work(e)) return true;
     }
     return false;
 }
 
+static bool is_simulated(const realm_runtime *rt) { return rt->options.host_clock && rt->options.executor == REALM_EXECUTOR_FAKE; }
+
 void runtime_finish_step(realm_runtime *rt, engine *e, uint64_t took_ns) {
+    if (is_simulated(rt)) took_ns = rt->options.fake_step_ns + rt->options.fake_row_ns * e->batch.n_rows;
+    runtime_tell_time(rt);
     rt->stats.steps++;
     rt->stats.rows += e->batch.n_rows;
     rt->stats.step_ns += took_ns;
     rt->last_step_ns = took_ns;
+    schedule_observe(e, took_ns);
     engine_complete(e);
 }
 
@@ -212,6 +216,13 @@ static void run_job(realm_runtime *rt, uint64_t budget) {
 
 /* ---- the driver ------------------------------------------------------------------------------------------------------------------------- */
 
+/* Nanoseconds until something is due; UINT64_MAX: nothing will be. */
+static uint64_t due_in(realm_runtime *rt) {
+    uint64_t due = tenant_next_due(&rt->tenants);
+    runtime_tell_time(rt);
+    return due == UINT64_MAX ? due : due > rt->now_ns ? due - rt->now_ns : 0;
+}
+
 /* Gives hosts that are still acting on the last step a moment, so that realms that decode stay in one batch. A host that did not
  * make it is not waited for again until it has caught up. */
 static void linger(realm_runtime *rt) {
@@ -226,11 +237,12 @@ static void linger(realm_runtime *rt) {
     }
 }
 
+/* Or until something becomes due: a throttled tenant goes on, a deadline passes. */
 static void wait_for_work(realm_runtime *rt) {
     rt->idle = true;
-    while (!has_work(rt) && !atomic_load(&rt->stop)) {
+    for (uint64_t due; !has_work(rt) && !atomic_load(&rt->stop) && (due = due_in(rt)) > 0;) {
         rt->dozing = host_is_acting(rt);
-        platform_cond_wait(rt->work, rt->lock, rt->dozing ? LINGER_MAX_NS : UINT64_MAX);
+        platform_cond_wait(rt->work, rt->lock, rt->dozing && due > LINGER_MAX_NS ? LINGER_MAX_NS : due);
     }
     rt->idle = false;
 }
@@ -269,6 +281,7 @@ static void driver_main(void *arg) {
 realm_status realm_runtime_step(realm_runtime *rt, uint64_t now_ns, uint64_t budget, uint32_t *busy, realm_error *err) {
     if (!rt->options.no_driver) return base_fail(err, REALM_E_INVALID_ARGUMENT, "this runtime has a driver thread: it steps itself");
     platform_lock(rt->lock);
+    if (rt->options.host_clock) rt->now_ns = now_ns;
     if (!rt->stepping) run_job(rt, budget != 0 && budget < TENSOR_BUDGET ? budget : TENSOR_BUDGET);
     bool external = rt->options.executor == REALM_EXECUTOR_EXTERNAL;
     engine *e = rt->stepping ? rt->turn : external ? NULL : runtime_next_turn(rt);
@@ -285,10 +298,8 @@ realm_status realm_runtime_step(realm_runtime *rt, uint64_t now_ns, uint64_t bud
             rt->stepping = false;
             runtime_finish_step(rt, e, rt->slices_ns);
             rt->slices_ns = 0;
-            rt->turn = e->next;
         }
     }
-    (void)now_ns;
     *busy = external ? rt->job_first != NULL : rt->stepping ? 2 : has_work(rt);
     platform_unlock(rt->lock);
     return REALM_OK;
@@ -331,7 +342,7 @@ realm_status realm_runtime_create(const realm_runtime_options *options, realm_ru
     rt->options = o;
     rt->threads = o.threads != 0 ? o.threads : platform_processor_count();
     rt->kv.limit = o.kv_bytes;
-    rt->tenants.hash_seed = platform_now_ns();
+    tenant_table_init(&rt->tenants, platform_now_ns());
     cpu_ops_init(&rt->ops, o.features);
     realm_status status = start(rt, err);
     if (status != REALM_OK) {
@@ -366,8 +377,10 @@ void realm_runtime_destroy(realm_runtime *rt) {
 }
 
 uint64_t realm_runtime_next_due(realm_runtime *rt) {
-    (void)rt;
-    return UINT64_MAX;
+    platform_lock(rt->lock);
+    uint64_t due = due_in(rt);
+    platform_unlock(rt->lock);
+    return due;
 }
 
 const char *realm_runtime_kernels(const realm_runtime *rt) { return rt->ops.name; }

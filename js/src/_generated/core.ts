@@ -178,9 +178,11 @@ export interface CoreRuntimeOptions {
   batchRows: number;
   hostClock: number;
   kvBytes: bigint;
+  fakeStepNs: bigint;
+  fakeRowNs: bigint;
 }
 
-export const REALM_RUNTIME_OPTIONS_SIZE = 32;
+export const REALM_RUNTIME_OPTIONS_SIZE = 48;
 
 export function readCoreRuntimeOptions(view: DataView, at: number): CoreRuntimeOptions {
   return {
@@ -191,6 +193,8 @@ export function readCoreRuntimeOptions(view: DataView, at: number): CoreRuntimeO
     batchRows: view.getUint32(at + 16, true),
     hostClock: view.getUint32(at + 20, true),
     kvBytes: view.getBigUint64(at + 24, true),
+    fakeStepNs: view.getBigUint64(at + 32, true),
+    fakeRowNs: view.getBigUint64(at + 40, true),
   };
 }
 
@@ -202,6 +206,8 @@ export function writeCoreRuntimeOptions(view: DataView, at: number, value: CoreR
   view.setUint32(at + 16, value.batchRows, true);
   view.setUint32(at + 20, value.hostClock, true);
   view.setBigUint64(at + 24, value.kvBytes, true);
+  view.setBigUint64(at + 32, value.fakeStepNs, true);
+  view.setBigUint64(at + 40, value.fakeRowNs, true);
 }
 
 export interface CoreCompletion {
