@@ -11,16 +11,20 @@
 
 #define TAG_SCALE 65536u
 enum {
-    CREDIT_STEPS = 4,           /* full steps a tag may lie behind: who asked for little has no claim on the past */
+    FIRST_CHUNK = 8,            /* rows of prompts in the first step beside a stream */
+    STREAM_SLACK = 16,          /* tokens a stream may be ahead of prompts where there are more tenants than rows */
     PROMPT_ROWS_UNKNOWN = 64,   /* of prompts beside decoders, before any step was measured */
     PROMPT_ROWS_ALONE = 64,     /* of prompts at least, where nobody decodes */
 };
 #define PROMPT_STEP_NS 200e6    /* a step of prompts beside which others wait */
 #define ALONE_STRETCH 4.0       /* of a tenant's streams by its own prompts */
-#define SHARE_STRETCH 0.75      /* how much of what the others' shares allow is used: times vary */
+#define SHARE_STRETCH 0.6      /* how much of what the others' shares allow is used: times vary */
 #define CALM_NS 50000000u       /* streams that wait for their host are expected back for this long */
-#define LEARNING_RATE 0.25
-#define COST_UNITS 16.0         /* scale of units in learning */
+#define ROWS_IN_BASE 8.0        /* a step's own cost in rows, before more is known */
+#define RATE_SLOWER 0.5
+#define RATE_FASTER 0.3
+#define RATE_SINGLE 0.1
+#define COST_UNITS 3.0         /* scale of units in learning */
 #define ATTENTION_COST 2.0      /* of a product in attention, beside one with weights */
 
 /* ---- orders ----------------------------------------------------------------------------------------------------------------- */
@@ -145,7 +149,7 @@ static void set_member(heap *h, heap_node *place, bool wanted) {
 /* A flow stands in the line of its engine while it has work and its tenant is not throttled. */
 static void stand(flow *f) {
     line *l = &f->engine->line;
-    set_member(&l->decoders, &f->decoders_place, f->decoders.count > 0 && !f->tenant->throttled);
+    set_member(&l->decoders, &f->decoders_place, f->decoders.count > 0 && !f->tenant->throttled && !f->through);
     set_member(&l->prompts, &f->prompts_place, f->prompts.count > 0 && !f->tenant->throttled);
 }
 
@@ -156,11 +160,12 @@ static void reorder(tenant *t) {
     }
 }
 
-/* A tag lies at most some steps behind the one served last. */
-static void catch_up(tenant *t, const engine *e) {
-    uint64_t floor = e->rt->tag - (uint64_t)CREDIT_STEPS * e->max_rows * e->line.tag_cost * TAG_SCALE;
-    if ((int64_t)(floor - t->tag) <= 0) return;
-    t->tag = floor;
+/* Who comes into an empty place begins where the others are: having asked for little is no claim on the past. */
+static void catch_up(flow *f) {
+    const realm_runtime *rt = f->engine->rt;
+    tenant *t = f->tenant;
+    if (f->decoders.count + f->prompts.count > 0 || (int64_t)(rt->tag - t->tag) <= 0) return;
+    t->tag = rt->tag;
     reorder(t);
 }
 
@@ -187,7 +192,7 @@ static void leave_line(session *s) {
 
 void schedule_add(session *s) {
     flow *f = s->flow;
-    catch_up(f->tenant, s->engine);
+    catch_up(f);
     s->decoding = session_pending(s) == 1;
     if (s->decoding) s->turn = ++s->engine->rt->turn_serial; /* in turn; prompts stay where they came */
     join_line(s);
@@ -220,16 +225,30 @@ session *schedule_lead(const engine *e) {
 
 /* ---- what a step costs --------------------------------------------------------------------------------------------------------------- */
 
-/* Normalised least mean squares on (1, units). One slow step, of whatever reason, counts as twice what was expected at most. */
+/* What others may add to is measured by itself: the bias above must not stretch it. */
+static void observe_streams(engine *e, double took) {
+    step_cost *c = &e->line.cost;
+    double single = took - c->row_ns * (1.0 + c->head_units) * (e->batch.n_rows - 1);
+    if (c->single_ns == 0.0) c->single_ns = fmax(single, 0.5 * took / e->batch.n_rows);
+    single = fmin(fmax(single, 0.5 * c->single_ns), 1.5 * c->single_ns);
+    c->single_ns += RATE_SINGLE * (single - c->single_ns);
+}
+
+/* Normalised least mean squares on (1, units), quicker to believe that steps are slow than that they are fast: too short a step
+ * costs a little, too long a one is felt. One slow step, of whatever reason, counts as twice what was expected at most. */
 void schedule_observe(engine *e, uint64_t took_ns) {
     step_cost *c = &e->line.cost;
     double x = e->line.units / COST_UNITS, took = (double)took_ns;
-    double expected = c->base_ns + c->row_ns * e->line.units, miss = took - expected;
-    bool first = c->base_ns == 0.0 && c->row_ns == 0.0;
-    if (!first && miss > expected) miss = expected;
-    double gain = (first ? 1.0 : LEARNING_RATE) * miss / (1.0 + x * x);
-    c->base_ns = fmax(0.0, c->base_ns + gain);
-    c->row_ns = fmax(0.0, c->row_ns + gain * x / COST_UNITS);
+    if (c->row_ns == 0.0) {
+        c->row_ns = took / (ROWS_IN_BASE + e->line.units);
+        c->base_ns = ROWS_IN_BASE * c->row_ns;
+        return;
+    }
+    double expected = c->base_ns + c->row_ns * e->line.units, miss = fmin(took - expected, expected);
+    double gain = (miss > 0 ? RATE_SLOWER : RATE_FASTER) * miss / (1.0 + x * x);
+    c->base_ns = fmax(took * 1e-3, c->base_ns + gain);
+    c->row_ns = fmax(took * 1e-6, c->row_ns + gain * x / COST_UNITS);
+    if (e->batch.n_rows == e->batch.n_segments) observe_streams(e, took);
 }
 
 /* ---- choosing ------------------------------------------------------------------------------------------------------------------------- */
@@ -240,6 +259,7 @@ typedef struct choice {
     uint64_t step;
     double limit_ns;   /* the streams met, and those expected back, bear no longer step */
     double fresh_ns;   /* the same of the streams met */
+    uint64_t last_tag; /* the largest that was served */
     session *aside;    /* do not fit the batch: linked by idle_next, which nobody with work uses */
     flow *flows;       /* whose further decoders find no time */
 } choice;
@@ -266,14 +286,17 @@ static session *first_fitting(choice *c, const flow *f, bool decoding) {
     return NULL;
 }
 
+static uint64_t tag_of(const tenant *t, const engine *e, uint32_t rows) {
+    return rows * e->line.tag_cost * TAG_SCALE / t->limits.weight;
+}
+
 static void charge(choice *c, session *s, uint32_t rows) {
     engine *e = c->e;
     tenant *t = s->flow->tenant;
-    uint64_t cost = rows * e->line.tag_cost * TAG_SCALE;
-    if (s->slice_count != 0) cost = cost * s->slice_count / e->plan->layer_count;
-    catch_up(t, e);
-    if ((int64_t)(t->tag - e->rt->tag) > 0) e->rt->tag = t->tag;
-    t->tag += cost / t->limits.weight + 1;
+    uint64_t tag = tag_of(t, e, rows);
+    if (s->slice_count != 0) tag = tag * s->slice_count / e->plan->layer_count;
+    if ((int64_t)(t->tag - c->last_tag) > 0) c->last_tag = t->tag;
+    t->tag += tag + 1;
     t->turn = ++e->rt->turn_serial;
     reorder(t);
     if (rows > 1 || s->samples == 0) t->stats.tokens_prompt += rows;
@@ -312,18 +335,38 @@ static void meet(choice *c, flow *f) {
     f->taken = 0;
     double others = (double)l->weight / f->tenant->limits.weight - 1.0;
     double stretch = others <= 0.0 ? ALONE_STRETCH : 1.0 + SHARE_STRETCH * others;
-    double alone = l->cost.base_ns + l->cost.row_ns * (1.0 + l->cost.head_units) * f->decoders.count;
+    double single = l->cost.single_ns > 0.0 ? l->cost.single_ns : l->cost.base_ns + l->cost.row_ns;
+    double alone = single + l->cost.row_ns * (1.0 + l->cost.head_units) * (f->decoders.count - 1);
     c->fresh_ns = fmin(c->fresh_ns, alone * stretch);
     c->limit_ns = fmin(c->limit_ns, c->fresh_ns);
 }
 
-/* How many of a tenant's streams go before everything else: all when it is alone, else its share of the step's rows. */
+/* How many of a tenant's streams go before everything else: all when it is alone, else its share of the step's rows. Where that
+ * is less than one, the tenants that wait with prompts must not fall behind. */
 static uint32_t allowance(const choice *c, const flow *f) {
     const line *l = &c->e->line;
     uint32_t weight = f->tenant->limits.weight;
     if (l->weight <= weight || l->cost.row_ns == 0.0) return UINT32_MAX;
-    double rows = (c->limit_ns - l->cost.base_ns) / (l->cost.row_ns * (1.0 + l->cost.head_units)) * weight / (double)l->weight;
-    return rows < 1.0 ? 1 : rows < c->e->max_rows ? (uint32_t)rows : c->e->max_rows;
+    double rows = fmin((c->limit_ns - l->cost.base_ns) / (l->cost.row_ns * (1.0 + l->cost.head_units)), c->e->max_rows);
+    double share = rows * weight / (double)l->weight;
+    if (share >= 1.0) return (uint32_t)share;
+    const flow *p = first_prompts(l);
+    uint64_t slack = tag_of(f->tenant, c->e, STREAM_SLACK);
+    return p != NULL && (int64_t)(f->tenant->tag - p->tenant->tag) > (int64_t)slack ? 0 : 1;
+}
+
+static void set_aside(flow **list, flow *f) {
+    f->through = true;
+    f->aside = *list;
+    *list = f;
+    stand(f);
+}
+
+static void return_all(flow *f) {
+    for (; f != NULL; f = f->aside) {
+        f->through = false;
+        stand(f);
+    }
 }
 
 static void choose_decoders(choice *c) {
@@ -336,11 +379,9 @@ static void choose_decoders(choice *c) {
             f->taken += take(c, f, true, 1);
             continue;
         }
-        heap_remove(&l->decoders, &f->decoders_place);
-        f->aside = done;
-        done = f;
+        set_aside(&done, f);
     }
-    for (; done != NULL; done = done->aside) stand(done);
+    return_all(done);
 }
 
 /* How many rows of the first prompt fit into what is left of the step's time. */
@@ -367,29 +408,36 @@ static double prompt_limit(const choice *c, uint32_t *least) {
     return f != NULL && l->weight > f->tenant->limits.weight ? PROMPT_STEP_NS : INFINITY;
 }
 
+/* Beside streams the chunk grows step by step: where the next prompt's rows are dearer than expected, one step tells. */
+static uint32_t chunk_limit(const choice *c) {
+    const line *l = &c->e->line;
+    if (c->limit_ns == INFINITY || l->cost.row_ns == 0.0) return c->e->max_rows;
+    return l->chunk == 0 ? FIRST_CHUNK : l->chunk + l->chunk / 4 + 1;
+}
+
 static void choose_rest(choice *c) {
     line *l = &c->e->line;
-    uint32_t least;
+    uint32_t least, prompts = 0, chunk = chunk_limit(c);
     double limit_ns = prompt_limit(c, &least);
     while (room(c) > 0) {
         flow *d = first_decoders(l), *p = first_prompts(l);
         if (d != NULL && (p == NULL || !tenant_before(p->tenant, d->tenant))) {
             if (c->e->batch.n_rows > 0 && spent_ns(c) + l->cost.row_ns > c->limit_ns) {
-                heap_remove(&l->decoders, &d->decoders_place); /* no time for more of them */
-                d->aside = c->flows;
-                c->flows = d;
+                set_aside(&c->flows, d); /* no time for more of them */
                 continue;
             }
             take(c, d, true, 1);
             continue;
         }
-        if (p == NULL) return;
-        uint32_t most = prompt_rows(c, p, limit_ns);
-        if (most < least) most = least;
-        if (most == 0) return;
+        uint32_t most = p == NULL ? 0 : prompt_rows(c, p, limit_ns);
+        if (p != NULL && most < least) most = least;
+        if (most > chunk - prompts) most = chunk - prompts;
+        if (most == 0) break;
         uint32_t taken = take(c, p, false, most);
         least = taken < least ? least - taken : 0;
+        prompts += taken;
     }
+    l->chunk = c->limit_ns == INFINITY ? 0 : prompts > 0 ? prompts : l->chunk;
 }
 
 static void put_back(choice *c) {
@@ -399,7 +447,15 @@ static void put_back(choice *c) {
         join_line(s);
         stand(s->flow);
     }
-    for (flow *f = c->flows; f != NULL; f = f->aside) stand(f);
+    return_all(c->flows);
+}
+
+/* Where newcomers begin: beside the first of those that were left waiting, or where nobody was, behind all that were served. */
+static void move_on(choice *c) {
+    realm_runtime *rt = c->e->rt;
+    const flow *first = first_flow(&c->e->line);
+    uint64_t tag = first != NULL ? first->tenant->tag : c->last_tag;
+    if ((int64_t)(tag - rt->tag) > 0) rt->tag = tag;
 }
 
 /* The tightest bound among streams is remembered while they are away: between two tokens their hosts have the word. */
@@ -413,11 +469,12 @@ static void remember_calm(choice *c) {
 
 void schedule_choose(engine *e, const session *lead) {
     realm_runtime *rt = e->rt;
-    choice c = {.e = e, .lead = lead, .step = ++rt->choice_serial, .fresh_ns = INFINITY,
+    choice c = {.e = e, .lead = lead, .step = ++rt->choice_serial, .fresh_ns = INFINITY, .last_tag = rt->tag,
                 .limit_ns = rt->now_ns < rt->calm_until ? rt->calm_limit_ns : INFINITY};
     e->line.units = 0.0;
     choose_decoders(&c);
     choose_rest(&c);
     put_back(&c);
+    move_on(&c);
     remember_calm(&c);
 }

@@ -22,12 +22,14 @@ typedef struct flow {
     heap_node decoders_place, prompts_place; /* in the engine's heaps of flows */
     uint64_t step;                   /* the last one that looked at it, */
     uint32_t taken;                  /* and how many of its decoders that took */
-    struct flow *aside;              /* list of those a step is through with */
+    bool through;                    /* the step takes no more of them now: */
+    struct flow *aside;              /* in a list of such flows */
 } flow;
 
 /* What the steps of an engine cost, learned from their times: base_ns + row_ns * units. */
 typedef struct step_cost {
     double base_ns, row_ns;
+    double single_ns;                /* of a step of one stream, from steps without prompts */
     double head_units;               /* of a row whose logits are wanted, beside its own 1 */
     double position_units;           /* of one position a row attends to */
 } step_cost;
@@ -40,6 +42,7 @@ typedef struct line {
     uint64_t tag_cost;               /* of one row, so that models of all sizes stand in one line */
     step_cost cost;
     double units;                    /* of the batch just chosen */
+    uint32_t chunk;                  /* rows of prompts in the last step that streams bounded */
 } line;
 
 void schedule_init(struct engine *e);

@@ -17,15 +17,19 @@ PATIENCE = 1500  # waits of WAIT_NS: 30 s
 
 
 class CoreError(Exception):
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, limit: str = "", value: int = 0, retry_ns: int = 0) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
+        self.limit = limit
+        self.value = value
+        self.retry_ns = retry_ns
 
 
 def check(status: int, err: Any) -> None:
     if status != 0:
         name = ffi.string(library().realm_status_name(status)).decode()
-        raise CoreError(name, ffi.string(err.message).decode())
+        limit = ffi.string(library().realm_limit_name(err.limit)).decode()
+        raise CoreError(name, ffi.string(err.message).decode(), limit, err.limit_value, err.retry_after_ns)
 
 
 class Runtime:
@@ -80,11 +84,11 @@ class Runtime:
 
 
 class Context:
-    def __init__(self, rt: Runtime, model: Any, *, tenant: int = 1, **limits: int) -> None:
+    def __init__(self, rt: Runtime, model: Any, *, tenant: int = 1, tag: int = 7, **limits: int) -> None:
         self.rt, self.lib, self.err, self.model = rt, rt.lib, ffi.new("realm_error *"), model
         out = ffi.new("realm_context **")
         created = self.lib.realm_context_create(
-            rt.handle, 7, tenant, ffi.new("realm_limits *", limits), out, self.err
+            rt.handle, tag, tenant, ffi.new("realm_limits *", limits), out, self.err
         )
         check(created, self.err)
         self.handle = out[0]
