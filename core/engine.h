@@ -235,8 +235,10 @@ struct realm_runtime {
     uint64_t last_step_ns;
     uint64_t now_ns;         /* the time of what happens now: runtime_tell_time */
     uint64_t tag, turn_serial, choice_serial; /* schedule.c */
-    double calm_limit_ns;    /* the longest step that streams bear which are away at the moment, */
-    uint64_t calm_until;     /* and how long they are expected back */
+    /* the stream that bears least, which may be away between two tokens: the longest step it bears, what it takes of that alone,
+     * what was computed since without it, and how long it is expected back */
+    double calm_limit_ns, calm_alone_ns, calm_spent_ns;
+    uint64_t calm_until;
     uint64_t slices_ns;      /* of the step under way, where the host steps */
     sample_scratch *scratch; /* one per thread */
     realm_runtime_stats stats;

@@ -19,6 +19,7 @@ enum {
 #define PROMPT_STEP_NS 200e6    /* a step of prompts beside which others wait */
 #define ALONE_STRETCH 4.0       /* of a tenant's streams by its own prompts */
 #define SHARE_STRETCH 0.6      /* how much of what the others' shares allow is used: times vary */
+#define CALM_TOLERANCE 1.1      /* between what the same stream bears in one step and the next */
 #define CALM_NS 50000000u       /* streams that wait for their host are expected back for this long */
 #define ROWS_IN_BASE 8.0        /* a step's own cost in rows, before more is known */
 #define RATE_SLOWER 0.5
@@ -239,6 +240,7 @@ static void observe_streams(engine *e, double took) {
 void schedule_observe(engine *e, uint64_t took_ns) {
     step_cost *c = &e->line.cost;
     double x = e->line.units / COST_UNITS, took = (double)took_ns;
+    e->rt->calm_spent_ns = e->line.calms ? 0.0 : e->rt->calm_spent_ns + took;
     if (c->row_ns == 0.0) {
         c->row_ns = took / (ROWS_IN_BASE + e->line.units);
         c->base_ns = ROWS_IN_BASE * c->row_ns;
@@ -258,7 +260,8 @@ typedef struct choice {
     const session *lead;
     uint64_t step;
     double limit_ns;   /* the streams met, and those expected back, bear no longer step */
-    double fresh_ns;   /* the same of the streams met */
+    double fresh_ns;   /* the same of the streams met, */
+    double alone_ns;   /* and what the one that bears least takes alone */
     uint64_t last_tag; /* the largest that was served */
     session *aside;    /* do not fit the batch: linked by idle_next, which nobody with work uses */
     flow *flows;       /* whose further decoders find no time */
@@ -327,6 +330,8 @@ static uint32_t take(choice *c, flow *f, bool decoding, uint32_t most) {
     return rows;
 }
 
+static bool is_calm(const realm_runtime *rt) { return rt->now_ns < rt->calm_until; }
+
 /* The first time a step comes to a tenant that streams: how long may the step be? As long as the tenant's own streams would take
  * alone, stretched by what the others' shares are beside its own. */
 static void meet(choice *c, flow *f) {
@@ -337,8 +342,12 @@ static void meet(choice *c, flow *f) {
     double stretch = others <= 0.0 ? ALONE_STRETCH : 1.0 + SHARE_STRETCH * others;
     double single = l->cost.single_ns > 0.0 ? l->cost.single_ns : l->cost.base_ns + l->cost.row_ns;
     double alone = single + l->cost.row_ns * (1.0 + l->cost.head_units) * (f->decoders.count - 1);
-    c->fresh_ns = fmin(c->fresh_ns, alone * stretch);
-    c->limit_ns = fmin(c->limit_ns, c->fresh_ns);
+    if (alone * stretch >= c->fresh_ns) return;
+    c->fresh_ns = alone * stretch;
+    c->alone_ns = alone;
+    bool awaited = is_calm(c->e->rt) && c->fresh_ns <= c->e->rt->calm_limit_ns * CALM_TOLERANCE;
+    if (awaited) c->limit_ns = fmax(alone, c->fresh_ns - c->e->rt->calm_spent_ns);
+    else c->limit_ns = fmin(c->limit_ns, c->fresh_ns);
 }
 
 /* How many of a tenant's streams go before everything else: all when it is alone, else its share of the step's rows. Where that
@@ -412,7 +421,14 @@ static double prompt_limit(const choice *c, uint32_t *least) {
 static uint32_t chunk_limit(const choice *c) {
     const line *l = &c->e->line;
     if (c->limit_ns == INFINITY || l->cost.row_ns == 0.0) return c->e->max_rows;
-    return l->chunk == 0 ? FIRST_CHUNK : l->chunk + l->chunk / 4 + 1;
+    uint32_t rows = l->chunk == 0 ? FIRST_CHUNK : l->chunk + l->chunk / 4 + 1, streams = c->e->batch.n_rows;
+    return rows > streams ? rows : streams;
+}
+
+/* Of one tenant, streams come first; but every other step brings one of its prompts forward, however few rows there are. */
+static bool streams_first(const choice *c, const flow *d, const flow *p, uint32_t prompts) {
+    if (d->tenant == p->tenant) return prompts > 0 || c->step % 2 == 0;
+    return !tenant_before(p->tenant, d->tenant);
 }
 
 static void choose_rest(choice *c) {
@@ -421,7 +437,7 @@ static void choose_rest(choice *c) {
     double limit_ns = prompt_limit(c, &least);
     while (room(c) > 0) {
         flow *d = first_decoders(l), *p = first_prompts(l);
-        if (d != NULL && (p == NULL || !tenant_before(p->tenant, d->tenant))) {
+        if (d != NULL && (p == NULL || streams_first(c, d, p, prompts))) {
             if (c->e->batch.n_rows > 0 && spent_ns(c) + l->cost.row_ns > c->limit_ns) {
                 set_aside(&c->flows, d); /* no time for more of them */
                 continue;
@@ -461,16 +477,18 @@ static void move_on(choice *c) {
 /* The tightest bound among streams is remembered while they are away: between two tokens their hosts have the word. */
 static void remember_calm(choice *c) {
     realm_runtime *rt = c->e->rt;
-    if (c->fresh_ns == INFINITY) return;
-    if (c->fresh_ns > rt->calm_limit_ns * 1.1 && rt->now_ns < rt->calm_until) return;
+    c->e->line.calms = c->fresh_ns < INFINITY && (!is_calm(rt) || c->fresh_ns <= rt->calm_limit_ns * CALM_TOLERANCE);
+    if (!c->e->line.calms) return;
     rt->calm_limit_ns = c->fresh_ns;
+    rt->calm_alone_ns = c->alone_ns;
     rt->calm_until = rt->now_ns + CALM_NS + 4 * rt->last_step_ns;
 }
 
 void schedule_choose(engine *e, const session *lead) {
     realm_runtime *rt = e->rt;
     choice c = {.e = e, .lead = lead, .step = ++rt->choice_serial, .fresh_ns = INFINITY, .last_tag = rt->tag,
-                .limit_ns = rt->now_ns < rt->calm_until ? rt->calm_limit_ns : INFINITY};
+                .limit_ns = INFINITY};
+    if (is_calm(rt)) c.limit_ns = fmax(0.0, rt->calm_limit_ns - rt->calm_alone_ns - rt->calm_spent_ns);
     e->line.units = 0.0;
     choose_decoders(&c);
     choose_rest(&c);

@@ -1,4 +1,4 @@
-"""A runtime on a simulated clock: no forward pass, steps that cost what they are told to, time that only moves by that."""
+"""A runtime on a simulated clock: no forward pass, steps that cost what they are told to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECOND = 1_000_000_000
 
 
 class Simulation(Runtime):
-    """Tenants are contexts whose tag is their index. `on_event` hears (tag, ticket, state) at the simulated time."""
+    """Contexts have their tenant's number as tag; `on_event` hears (tag, ticket, state) at their time."""
 
     def __init__(self, *, step_ns: int = 6_000_000, row_ns: int = 400_000, batch_rows: int = 512) -> None:
         super().__init__(
@@ -40,7 +40,7 @@ class Simulation(Runtime):
         self._events = ffi.new("realm_completion[]", EVENTS)
         self._busy = ffi.new("uint32_t *")
         self._stats = ffi.new("realm_runtime_stats *")
-        self._step(0)
+        self._step(self.now)
 
     def tenant(self, number: int, **limits: int) -> Context:
         if limits:
@@ -70,11 +70,12 @@ class Simulation(Runtime):
             if self._step(self.now):
                 continue
             due = min(self._next_due(), self._later[0][0] if self._later else FOREVER, until)
-            if due >= until:
-                self.now = until
-                return
-            self.now = due
-            self._do_due()
+            self.now = min(due, until)
+            self._step(self.now)
+
+    def wait(self) -> int:
+        self._step(self.now)
+        return 0
 
     def _next_due(self) -> int:
         wait = int(self.lib.realm_runtime_next_due(self.handle))
