@@ -9,7 +9,7 @@ from typing import Any
 
 from realm._library import ffi
 
-from tests.unit.core_api import Context, Runtime, check
+from tests.unit.core_api import READY, Context, Runtime, check
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 FAKE = 1  # REALM_EXECUTOR_FAKE
@@ -72,6 +72,10 @@ class Simulation(Runtime):
             due = min(self._next_due(), self._later[0][0] if self._later else FOREVER, until)
             self.now = min(due, until)
             self._step(self.now)
+
+    def until_ready(self, ctx: Context, ticket: int, within: int) -> bool:
+        self.run(self.now + within, lambda: ctx.state(ticket) == READY)
+        return ctx.state(ticket) == READY
 
     def wait(self) -> int:
         self._step(self.now)

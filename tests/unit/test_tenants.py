@@ -94,10 +94,20 @@ def test_the_schedule_is_deterministic() -> None:
 def gaps(sim: Simulation, flood: int) -> list[int]:
     """Times between the tokens of tenant 1, while tenant 2 has so many long prompts from half a second on."""
     quiet, times = sim.tenant(1), []
-    sim.on_event = lambda tag, ticket, state: times.append(sim.now) if tag == 1 else None
+
+    def heard(tag: int, ticket: int, state: int) -> None:
+        if tag == 1:
+            times.append(sim.now)
+
+    sim.on_event = heard
     begin(quiet, 3, 240)
     loud = sim.tenant(2)
-    sim.after(SECOND // 2, lambda: [begin(loud, 190, 60) for _ in range(flood)][:0])
+
+    def start() -> None:
+        for _ in range(flood):
+            begin(loud, 190, 60)
+
+    sim.after(SECOND // 2, start)
     sim.run(sim.now + 30 * SECOND, lambda: len(times) == 240)
     return sorted(b - a for a, b in zip(times, times[1:], strict=False))
 
@@ -164,9 +174,7 @@ def test_a_running_request_is_throttled_not_failed(sim: Simulation) -> None:
     ctx = sim.tenant(1, tokens_per_second=50)
     session = ctx.open()
     for _ in range(200):
-        ticket = ctx.forward(session, [5])
-        sim.run(sim.now + SECOND, lambda made=ticket: ctx.state(made) == READY)
-        assert ctx.state(ticket) == READY
+        assert sim.until_ready(ctx, ctx.forward(session, [5]), SECOND)
     assert sim.now >= 3 * SECOND
 
 
@@ -226,9 +234,8 @@ def test_a_request_keeps_its_place_between_its_tokens(sim: Simulation) -> None:
     ctx.finish(ctx.forward(first, [5, 6]))
     waits = ctx.forward(second, [5])
     for _ in range(5):
-        step = ctx.forward(first, [7])
-        sim.run(sim.now + SECOND // 2, lambda made=step: ctx.state(made) == READY)
-        assert ctx.state(step) == READY and ctx.state(waits) != READY
+        assert sim.until_ready(ctx, ctx.forward(first, [7]), SECOND // 2)
+        assert ctx.state(waits) != READY
     ctx.close_session(first)
     sim.run(sim.now + SECOND // 2)
     assert ctx.state(waits) == READY
@@ -262,7 +269,12 @@ def test_what_waits_can_be_cancelled_and_closed(sim: Simulation) -> None:
 def test_priority_then_deadline_then_arrival(sim: Simulation) -> None:
     ctx = sim.tenant(1, concurrent_requests=1, queue_length=9)
     order: list[int] = []
-    sim.on_event = lambda tag, ticket, state: order.append(ticket) if state == READY else None
+
+    def heard(tag: int, ticket: int, state: int) -> None:
+        if state == READY:
+            order.append(ticket)
+
+    sim.on_event = heard
     running = begin(ctx, 3, 5)
     late, soon, first, second, urgent = (
         begin(ctx, 3, 5, deadline_ns=20 * SECOND),
