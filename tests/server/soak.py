@@ -25,6 +25,7 @@ from tests.unit.long_model import long_model
 
 DEMO = Path(__file__).parents[2] / "demo_model" / "realm-demo.gguf"
 CLIENTS = 4
+KV = ("--kv-bytes", str(8 << 20))  # the cache of prompts is full soon: what grows then is no cache
 GROWTH_MIB = 24.0  # arenas of the allocator settle late; a leak of 1 KiB for each request would show
 CHAT = {"model": "demo", "messages": [{"role": "user", "content": "What is the capital of France?"}]}
 
@@ -96,7 +97,7 @@ def soak(live: LiveServer, seconds: float, pause: float, say: bool = False) -> t
 def start(folder: Path) -> LiveServer:
     (folder / "copy.gguf").write_bytes(DEMO.read_bytes())
     endless = long_model(folder)
-    return LiveServer("-m", f"demo={DEMO}", "-m", f"endless={endless}", "--models-dir", str(folder))
+    return LiveServer("-m", f"demo={DEMO}", "-m", f"endless={endless}", "--models-dir", str(folder), *KV)
 
 
 def main() -> int:

@@ -47,7 +47,9 @@ RESPONSES: dict[int | str, dict[str, Any]] = dict.fromkeys(
 def make_services(options: ServerOptions, spans: SpanProcessor | None = None) -> Services:
     """All parts of a server. `spans` takes its traces; None: as the environment says."""
     logs, metrics = Logs(options.log_file), Metrics(options.tenant_labels)
-    engine = Process.current().engine(engine_options("auto", options.threads, None, "native", 0))
+    engine = Process.current().engine(
+        engine_options("auto", options.threads, None, "native", 0, options.kv_bytes)
+    )
 
     def load(path: Path, context_length: int, kv_type: str) -> Model:
         return Model.load(engine, path, ModelOptions("full", context_length, kv_type))
@@ -60,7 +62,12 @@ def make_services(options: ServerOptions, spans: SpanProcessor | None = None) ->
         tracing=Tracing(spans),
         drain=Drain(),
         models=Models(load, options.models_dir),
-        tenants=Tenants(Keys(options.keys_file), RealmManager(threads=options.threads), metrics, logs.log),
+        tenants=Tenants(
+            Keys(options.keys_file),
+            RealmManager(threads=options.threads, kv_bytes=options.kv_bytes),
+            metrics,
+            logs.log,
+        ),
         admission=Admission(options.running, options.waiting, options.queue_seconds),
         breakers=Breakers(metrics, logs.log),
     )

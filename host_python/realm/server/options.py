@@ -16,6 +16,7 @@ class ServerOptions:
     models_dir: Path | None = None  # where /v1/models/load may read files
     keys_file: Path | None = None
     threads: int | None = None
+    kv_bytes: int = 0  # memory for KV of running and cached prompts; 0: half of the machine's
     context_length: int = 0  # of models loaded at start; 0: their own
     tls_certificate: Path | None = None
     tls_key: Path | None = None
