@@ -1,5 +1,6 @@
-/* executor.c: one loop over the plan's ops; each op is cut into tasks for the thread pool. Two things are fused: consecutive
- * matmuls of the same input run as one set of tasks (Q, K, V; gate and up), and their input is prepared once per kernel. */
+/* executor.c: one loop over the plan's ops; each op is cut into tasks for the thread pool. Neighbours are fused: consecutive matmuls
+ * of the same input run as one set of tasks (Q, K, V; gate and up), and their input is prepared once per kernel; consecutive ops
+ * that work row by row (rope and KV store; residual and norm) run over a few rows at a time, which stay in the cache. */
 #include "executor.h"
 
 #include <math.h>
@@ -9,6 +10,7 @@ enum {
     MAX_FUSED = 4,          /* matmuls in one set of tasks */
     TASKS_PER_THREAD = 4,   /* finer than the thread count, so that a slow core does not hold up the rest */
     SERIAL_WORK = 1 << 14,  /* elements below which an elementwise op is not worth waking threads for */
+    ROWS_AT_ONCE = 8,       /* rows that one op after the other works on */
 };
 
 /* Rows [row0, row1) of a segment, whose page pointers start at pages[page0]. */
@@ -294,11 +296,18 @@ static uint64_t run_attention(executor *x, const plan_op *op, uint64_t allowance
     return run_tasks(x, attention_task, &job, x->block_count * job.parts * job.head_groups, work * 2 * op->width, allowance);
 }
 
+static bool in_slice(const executor *x, const plan_op *op) {
+    uint32_t end = x->work->layer_first + x->work->layer_count;
+    if (op->layer == REALM_LAYER_HEAD) return end == x->plan->layer_count && x->work->n_out > 0;
+    return op->layer >= x->work->layer_first && op->layer < end;
+}
+
 /* ---- elementwise ops: rows are cut into blocks -------------------------------------------------------------------------- */
 
 typedef struct rows_job {
     executor *x;
-    const plan_op *op;
+    const plan_op *ops;
+    uint32_t count;
     uint32_t rows, rows_per_task;
 } rows_job;
 
@@ -364,17 +373,34 @@ static void rows_op(executor *x, const plan_op *op, uint32_t row0, uint32_t row1
 static void rows_task(void *arg, uint32_t index, uint32_t worker) {
     rows_job *job = arg;
     (void)worker;
-    uint32_t row0 = index * job->rows_per_task, row1 = row0 + job->rows_per_task;
-    rows_op(job->x, job->op, row0, row1 < job->rows ? row1 : job->rows);
+    uint32_t row = index * job->rows_per_task, end = row + job->rows_per_task;
+    if (end > job->rows) end = job->rows;
+    for (; row < end; row += ROWS_AT_ONCE) {
+        uint32_t row1 = row + ROWS_AT_ONCE < end ? row + ROWS_AT_ONCE : end;
+        for (uint32_t i = 0; i < job->count; i++) rows_op(job->x, &job->ops[i], row, row1);
+    }
 }
 
-static uint64_t run_rows(executor *x, const plan_op *op) {
-    uint32_t rows = op->kind == REALM_OP_GATHER ? x->work->n_out : x->rows, threads = pool_threads(x->pool);
+/* Ops from `op` on, up to `end`, that work on the same rows one by one. */
+static uint32_t count_row_ops(const executor *x, const plan_op *op, const plan_op *end) {
+    uint32_t n = 1;
+    if (op->kind == REALM_OP_GATHER) return n;
+    while (op + n < end && op[n].kind != REALM_OP_MATMUL && op[n].kind != REALM_OP_ATTENTION && op[n].kind != REALM_OP_GATHER &&
+           in_slice(x, op + n)) {
+        n++;
+    }
+    return n;
+}
+
+static uint64_t run_rows(executor *x, const plan_op *ops, uint32_t count) {
+    uint32_t rows = ops->kind == REALM_OP_GATHER ? x->work->n_out : x->rows, tasks = pool_threads(x->pool) * TASKS_PER_THREAD;
+    uint64_t work = 0;
+    for (uint32_t i = 0; i < count; i++) work += (uint64_t)rows * ops[i].width;
     if (rows == 0) return 0;
-    rows_job job = {.x = x, .op = op, .rows = rows};
-    job.rows_per_task = (uint64_t)rows * op->width < SERIAL_WORK ? rows : (rows + threads - 1) / threads;
+    rows_job job = {.x = x, .ops = ops, .count = count, .rows = rows};
+    job.rows_per_task = work < SERIAL_WORK ? rows : (rows + tasks - 1) / tasks;
     pool_run(x->pool, rows_task, &job, (rows + job.rows_per_task - 1) / job.rows_per_task);
-    return (uint64_t)rows * op->width;
+    return work;
 }
 
 /* ---- the loop ------------------------------------------------------------------------------------------------------------ */
@@ -449,12 +475,6 @@ bool executor_begin(executor *x, const batch *work) {
     return true;
 }
 
-static bool in_slice(const executor *x, const plan_op *op) {
-    uint32_t end = x->work->layer_first + x->work->layer_count;
-    if (op->layer == REALM_LAYER_HEAD) return end == x->plan->layer_count && x->work->n_out > 0;
-    return op->layer >= x->work->layer_first && op->layer < end;
-}
-
 /* Runs the next op, or as much of it as the allowance has room for. */
 static uint64_t run_op(executor *x, uint64_t allowance) {
     const plan_op *op = &x->plan->ops[x->cursor], *end = x->plan->ops + x->plan->op_count;
@@ -467,7 +487,8 @@ static uint64_t run_op(executor *x, uint64_t allowance) {
         } else if (op->kind == REALM_OP_ATTENTION) {
             work = run_attention(x, op, allowance);
         } else {
-            work = run_rows(x, op);
+            count = count_row_ops(x, op, end);
+            work = run_rows(x, op, count);
         }
         if (op->kind == REALM_OP_GATHER) x->rows = x->work->n_out;
     }

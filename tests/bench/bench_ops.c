@@ -49,11 +49,10 @@ static const char *op_name(const plan_op *op) {
     switch ((realm_op_kind)op->kind) {
     case REALM_OP_MATMUL: return matmul_name(op);
     case REALM_OP_ATTENTION: return "attention";
-    case REALM_OP_RMSNORM: return "norms";
-    case REALM_OP_ROPE: return "rope";
-    case REALM_OP_KV_STORE: return "kv store";
+    case REALM_OP_RMSNORM: return "norm";
+    case REALM_OP_BIAS: case REALM_OP_ROPE: return "rope, kv store";
     case REALM_OP_SILU_MUL: case REALM_OP_GELU_MUL: return "activation";
-    case REALM_OP_ADD: return "residual";
+    case REALM_OP_ADD: return "residual, norm";
     default: return "others";
     }
 }
