@@ -13,7 +13,6 @@ from collections.abc import Iterator
 
 from flask import Flask, Response, abort, jsonify, request
 from flask.typing import ResponseReturnValue
-
 from realm import LimitError, Realm, RealmError, RealmManager, ResourceLimits
 
 LIMITS = ResourceLimits(
