@@ -186,6 +186,21 @@ test('a client that hangs up aborts its generation', async (t) => {
   }
 });
 
+test('a customer over a limit is told when to come back, and the others are not disturbed', async (t) => {
+  const { url } = await served(t, { limits: { concurrentRequests: 1 }, settings: LONG });
+  const stop = new AbortController();
+  const running = await post(`${url}/chat/stream`, 'acme', undefined, { signal: stop.signal }); // answers with its first text
+  assert.equal(running.status, 200);
+  const refused = await post(`${url}/chat`, 'acme');
+  assert.equal(refused.status, 429);
+  assert(Number(refused.headers.get('retry-after')) >= 1);
+  const { error } = await refused.json();
+  assert.equal(error.code, 'limit-exceeded');
+  assert(['concurrentRequests', 'queueLength'].includes(error.limit), error.limit);
+  assert.equal((await post(`${url}/chat`, 'globex')).status, 200);
+  stop.abort();
+});
+
 test('the number of realms is bounded, and idle ones are closed', async (t) => {
   const { url, customers } = await served(t, { most: 1, idleMs: 50 });
   let inside;

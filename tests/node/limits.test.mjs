@@ -64,6 +64,20 @@ for (const [name, options] of Object.entries({ here: {}, worker: { isolation: 'w
   });
 }
 
+test('a rate says when to come back, and holds for all realms of a tenant', async (t) => {
+  const realm = opened(t, { tenant: 77, limits: { tokensPerMinute: 30 } });
+  const sibling = opened(t, { tenant: 77 });
+  const other = opened(t, { tenant: 78 });
+  await realm.generate('The capital of France is', { ...GREEDY, maxTokens: 25, ignoreEnd: true });
+  for (const one of [realm, sibling]) {
+    const problem = await refused(one.generate('The capital of Spain is', GREEDY));
+    assert.equal(problem.limit, 'tokensPerMinute');
+    assert.equal(problem.value, 30);
+    assert(problem.retryAfter > 0 && problem.retryAfter <= 60, String(problem.retryAfter));
+  }
+  await other.generate('The capital of Spain is', GREEDY);
+});
+
 test('limits that make no sense are refused', () => {
   for (const limits of [{ weight: -1 }, { weight: 20_000 }, { tokensPerSecond: 0.5 }, { queueLength: 2 ** 32 }, { no: 1 }]) {
     throwsWith(() => new Realm({ limits }), 'invalid-argument');
