@@ -13,7 +13,7 @@ import { ropeTurns, type Binding, Kernels } from './kernels.js';
 import { KvPools } from './kv_pools.js';
 import { ALIGNMENT, READBACK, allocate, allocateOne } from './memory.js';
 import { readPlan, type Plan, type PlanOp } from './plan.js';
-import { uploadWeights, type DeviceWeights, type Shard, type UploadOptions } from './weights.js';
+import { DeviceWeights, type Shard, type UploadOptions } from './weights.js';
 
 /** What the executor needs of the core while a batch is out. */
 export interface BatchMemory {
@@ -29,6 +29,11 @@ const HEAD_ROWS = 64;
 const PIECE_MS = 60;
 /** Multiply-adds per millisecond before anything was measured: a slow software adapter. */
 const FIRST_RATE = 1e6;
+/** Rows of batches whose kernels are compiled while the weights come in, most wanted first: a token, then each shape of tiles. */
+const PREPARED_ROWS = [1, 16, 64, 32, 8];
+/** No more is begun after so long: a GPU's compiler has done all by then, that of a software adapter needs seconds for each. */
+const PREPARE_MS = 1500;
+const PAGE_TABLE_BYTES = 1024; // at first
 /** Batches of up to so many rows read weights faster than they multiply: their rate is another one. */
 const FEW_ROWS = 8;
 
@@ -139,7 +144,7 @@ class DeviceModel {
     this.slots = buffers.slice(0, Slot.COUNT).map(whole);
     this.ropeTurns = whole(buffers[Slot.COUNT]!);
     this.ropeTable = whole(buffers[Slot.COUNT + 1]!);
-    this.inputs = new Inputs(gpu, kernels, plan.header.maxRows, buffers[Slot.COUNT + 2]!);
+    this.inputs = new Inputs(gpu, kernels, plan.header.maxRows, buffers[Slot.COUNT + 2]!, buffers[Slot.COUNT + 3]!);
   }
 
   static async load(
@@ -148,15 +153,35 @@ class DeviceModel {
     const { slotWidth, maxRows, ropeHalf } = plan.header;
     const gathered: number[] = [Slot.Y, Slot.LOGITS];
     const sizes = slotWidth.map((width, slot) => (gathered.includes(slot) ? HEAD_ROWS : maxRows) * width * 4);
-    sizes.push(ropeHalf * 8, maxRows * ropeHalf * 8, Inputs.size(maxRows));
+    sizes.push(ropeHalf * 8, maxRows * ropeHalf * 8, Inputs.size(maxRows), PAGE_TABLE_BYTES);
     const buffers = await allocate(gpu, sizes.map((size) => ({ label: 'activations', size })));
+    let weights: DeviceWeights;
     try {
-      gpu.device.queue.writeBuffer(buffers[Slot.COUNT]!, 0, ropeTurns(plan.rope) as Uint32Array<ArrayBuffer>);
-      const weights = await uploadWeights(gpu, kernels, plan, shards, options);
-      return new DeviceModel(gpu, kernels, plan, weights, buffers);
+      weights = await DeviceWeights.allocate(gpu, kernels, plan);
     } catch (error) {
       for (const buffer of buffers) buffer.destroy();
       throw error;
+    }
+    gpu.device.queue.writeBuffer(buffers[Slot.COUNT]!, 0, ropeTurns(plan.rope) as Uint32Array<ArrayBuffer>);
+    const model = new DeviceModel(gpu, kernels, plan, weights, buffers);
+    const both = await Promise.allSettled([weights.fill(shards, options), model.#prepare(kernels)]);
+    const failed = both.find((one) => one.status === 'rejected');
+    if (!failed) return model;
+    model.destroy();
+    throw failed.reason;
+  }
+
+  /** So that the first token need not wait for the GPU's compiler. */
+  async #prepare(kernels: Kernels): Promise<void> {
+    const { maxRows, contextLength } = this.plan.header;
+    await this.pools.reserve(0, 1);
+    const end = performance.now() + PREPARE_MS;
+    for (const rows of PREPARED_ROWS) {
+      if (rows > maxRows || performance.now() > end) continue;
+      const last = { nRows: rows, pos0: contextLength, nPages: 0 }; // at the end of a context, where attention is split
+      const shape = { nRows: rows, kvType: 0, segments: [last] };
+      const recorder = new Recorder(kernels, this, shape, () => ({}) as GPUComputePassEncoder);
+      await kernels.prepare(() => recorder.recordAll());
     }
   }
 
@@ -193,12 +218,13 @@ class Inputs {
   readonly #buffer: GPUBuffer;
   readonly #image: Uint8Array<ArrayBuffer>;
   readonly #column: number;
-  #pages: GPUBuffer | undefined;
+  #pages: GPUBuffer;
 
-  constructor(gpu: GpuDevice, kernels: Kernels, maxRows: number, buffer: GPUBuffer) {
+  constructor(gpu: GpuDevice, kernels: Kernels, maxRows: number, buffer: GPUBuffer, pages: GPUBuffer) {
     this.#gpu = gpu;
     this.#kernels = kernels;
     this.#buffer = buffer;
+    this.#pages = pages;
     this.#column = Inputs.#columnBytes(maxRows);
     this.#image = new Uint8Array(Inputs.size(maxRows));
   }
@@ -213,9 +239,10 @@ class Inputs {
   }
 
   async upload(batch: Batch, memory: BatchMemory): Promise<void> {
-    if (!this.#pages || this.#pages.size < batch.nPages * 4) {
-      this.#pages?.destroy();
-      this.#pages = await allocateOne(this.#gpu, 'page table', Math.max(1024, batch.nPages * 8));
+    if (this.#pages.size < batch.nPages * 4) {
+      const bigger = await allocateOne(this.#gpu, 'page table', batch.nPages * 8);
+      this.#pages.destroy();
+      this.#pages = bigger;
       this.#kernels.dropBindGroups();
     }
     const { queue } = this.#gpu.device;
@@ -239,11 +266,123 @@ class Inputs {
   /** From the first-th row whose logits are wanted. */
   outRows(first: number): Binding { return this.#at(4 * this.#column + first * 4, this.#column - first * 4); }
   get segments(): Binding { return this.#at(5 * this.#column, this.#image.length - 5 * this.#column); }
-  get pages(): Binding { return whole(this.#pages!); }
+  get pages(): Binding { return whole(this.#pages); }
 
   destroy(): void {
     this.#buffer.destroy();
-    this.#pages?.destroy();
+    this.#pages.destroy();
+  }
+}
+
+// ---- ops -> kernels ----
+
+/** What the choice of kernels needs to know of a batch. */
+interface BatchShape {
+  nRows: number;
+  kvType: number;
+  segments: readonly { nRows: number; pos0: number; nPages: number }[];
+}
+
+/** The kernel calls of a plan's ops, and what they cost. */
+class Recorder {
+  /** Multiply-adds recorded since somebody set it to 0. */
+  cost = 0;
+
+  constructor(
+    private readonly kernels: Kernels,
+    private readonly model: DeviceModel,
+    private readonly batch: BatchShape,
+    private readonly pass: () => GPUComputePassEncoder,
+  ) {}
+
+  /** Everything a batch may run. */
+  recordAll(): void {
+    this.recordRopeTable();
+    for (const op of this.model.plan.ops) this.record(op, op.layer === LAYER_HEAD ? 1 : this.batch.nRows);
+  }
+
+  recordRopeTable(): void {
+    const { inputs, plan, ropeTurns: turns, ropeTable: dst } = this.model;
+    const { nRows: rows } = this.batch;
+    this.kernels.ropeTable(this.pass(), { positions: inputs.positions, turns, dst, rows, half: plan.header.ropeHalf });
+  }
+
+  #slot(slot: number): Binding {
+    return this.model.slots[slot]!;
+  }
+
+  /** One op over the first `rows` rows of its slots. */
+  record(op: PlanOp, rows: number, firstOut = 0): void {
+    const kernels = this.kernels;
+    const pass = this.pass();
+    const { plan, weights, inputs } = this.model;
+    const { width } = op;
+    const dst = this.#slot(op.dst);
+    const src = this.#slot(op.src);
+    const count = rows * width;
+    const weight = weights.tensors[op.weight]!;
+    const vector = weight?.parts[0]?.binding as Binding;
+    this.cost += count;
+    switch (op.kind) {
+      case OpKind.EMBED:
+        return kernels.embed(pass, { weight, tokens: inputs.tokens, dst, rows });
+      case OpKind.RMSNORM:
+        return kernels.rmsnorm(pass, { src, weight: vector, dst, rows, width, eps: op.f0 });
+      case OpKind.MATMUL:
+        this.cost += rows * weight.rows * weight.cols;
+        return kernels.matmul(pass, { weight, src, dst, rows });
+      case OpKind.BIAS:
+        return kernels.bias(pass, { dst, weight: vector, rows, width });
+      case OpKind.ROPE: {
+        const { headDim, ropeHalf: half, ropeNeox } = plan.header;
+        return kernels.rope(pass, {
+          dst, table: this.model.ropeTable, rows, heads: op.nHead, headDim, half, neox: ropeNeox === 1,
+        });
+      }
+      case OpKind.KV_STORE:
+        return this.#storeKv(pass, op, rows);
+      case OpKind.ATTENTION:
+        return this.#attend(pass, op, rows);
+      case OpKind.SILU_MUL:
+        return kernels.siluMul(pass, { dst, src, count });
+      case OpKind.GELU_MUL:
+        return kernels.geluMul(pass, { dst, src, count });
+      case OpKind.ADD:
+        return kernels.add(pass, { dst, src, count });
+      case OpKind.SCALE:
+        return kernels.scale(pass, { dst, factor: op.f0, count });
+      case OpKind.GATHER:
+        return kernels.gather(pass, { src, dst, rowsOf: inputs.outRows(firstOut), rows, width });
+      case OpKind.SOFTCAP:
+        return kernels.softcap(pass, { dst, cap: op.f0, count });
+      default:
+        throw new RealmError('unsupported', `the WebGPU executor does not know op ${op.kind}`);
+    }
+  }
+
+  #storeKv(pass: GPUComputePassEncoder, op: PlanOp, rows: number): void {
+    const { pools, plan, inputs } = this.model;
+    const { k: kPool, v: vPool } = pools.layer(this.batch.kvType, op.layer);
+    this.kernels.kvStore(pass, {
+      k: this.#slot(op.src), v: this.#slot(op.src2), kPool, vPool, slots: inputs.kvSlots, rows,
+      heads: plan.header.headCountKv, headDim: plan.header.headDim, kvType: pools.type(this.batch.kvType),
+    });
+  }
+
+  #attend(pass: GPUComputePassEncoder, op: PlanOp, rows: number): void {
+    const { pools, plan, inputs } = this.model;
+    const { k: kPool, v: vPool } = pools.layer(this.batch.kvType, op.layer);
+    const { headCount: heads, headCountKv: headsKv, headDim } = plan.header;
+    let longest = 0;
+    for (const s of this.batch.segments) {
+      this.cost += 2 * s.nRows * s.nPages * KV_PAGE * op.width;
+      longest = Math.max(longest, s.pos0 + s.nRows);
+    }
+    this.kernels.attention(pass, {
+      q: this.#slot(op.src), dst: this.#slot(op.dst), kPool, vPool, pageTable: inputs.pages, segments: inputs.segments,
+      rowSegment: inputs.rowSegments, rows, heads, headsKv, headDim, window: op.window, scale: op.f0, softcap: op.f1,
+      kvType: pools.type(this.batch.kvType), longest,
+    });
   }
 }
 
@@ -257,7 +396,6 @@ interface Rates {
 /** Multiply-adds that may be submitted before waiting, spent by one piece after the other. */
 class Step {
   readonly #gpu: GpuDevice;
-  readonly #kernels: Kernels;
   readonly #model: DeviceModel;
   readonly #batch: Batch;
   readonly #memory: BatchMemory;
@@ -265,19 +403,19 @@ class Step {
   readonly #segments: BatchSegment[];
   #encoder: GPUCommandEncoder;
   #openPass: GPUComputePassEncoder | undefined;
-  /** Multiply-adds recorded since the last submission, and in all. */
-  #cost = 0;
+  readonly #recorder: Recorder;
 
   constructor(
     gpu: GpuDevice, kernels: Kernels, model: DeviceModel, batch: Batch, memory: BatchMemory, rates: Rates,
   ) {
     this.#gpu = gpu;
-    this.#kernels = kernels;
     this.#model = model;
     this.#batch = batch;
     this.#memory = memory;
     this.#rates = rates;
     this.#segments = this.#read(batch.segments, batch.nSegments, BATCH_SEGMENT_BYTES, readBatchSegment);
+    const { nRows, kvType } = batch;
+    this.#recorder = new Recorder(kernels, model, { nRows, kvType, segments: this.#segments }, () => this.#pass);
     this.#encoder = gpu.device.createCommandEncoder();
   }
 
@@ -287,7 +425,7 @@ class Step {
     const ops = this.#model.plan.ops.filter((op) => this.#covers(op));
     for (const op of ops) {
       if (!(await this.#breathe())) return false;
-      this.#record(op, this.#batch.nRows);
+      this.#recorder.record(op, this.#batch.nRows);
     }
     if (this.#endsInside()) await this.#readHidden();
     else await this.#computeLogits();
@@ -312,11 +450,7 @@ class Step {
       this.#submit();
     }
     await inputs.upload(batch, this.#memory);
-    const { header } = this.#model.plan;
-    this.#kernels.ropeTable(this.#pass, {
-      positions: inputs.positions, turns: this.#model.ropeTurns, dst: this.#model.ropeTable, rows: batch.nRows,
-      half: header.ropeHalf,
-    });
+    this.#recorder.recordRopeTable();
   }
 
   #covers(op: PlanOp): boolean {
@@ -359,92 +493,14 @@ class Step {
 
   /** Lets a piece finish when it has become long; false when nobody wants the batch any more. */
   async #breathe(): Promise<boolean> {
-    if (this.#cost < this.#rate * PIECE_MS) return true;
+    const { cost } = this.#recorder;
+    if (cost < this.#rate * PIECE_MS) return true;
     const start = performance.now();
-    const cost = this.#cost;
-    this.#cost = 0;
+    this.#recorder.cost = 0;
     this.#submit();
     await this.#gpu.device.queue.onSubmittedWorkDone();
     this.#measure(cost, performance.now() - start);
     return this.#memory.wanted(this.#batch.id);
-  }
-
-  #slot(slot: number): Binding {
-    return this.#model.slots[slot]!;
-  }
-
-  /** One op over the first `rows` rows of its slots. */
-  #record(op: PlanOp, rows: number, firstOut = 0): void {
-    const kernels = this.#kernels;
-    const pass = this.#pass;
-    const { plan, weights, inputs } = this.#model;
-    const { width } = op;
-    const dst = this.#slot(op.dst);
-    const src = this.#slot(op.src);
-    const count = rows * width;
-    const weight = weights.tensors[op.weight]!;
-    const vector = weight?.parts[0]?.binding as Binding;
-    this.#cost += count;
-    switch (op.kind) {
-      case OpKind.EMBED:
-        return kernels.embed(pass, { weight, tokens: inputs.tokens, dst, rows });
-      case OpKind.RMSNORM:
-        return kernels.rmsnorm(pass, { src, weight: vector, dst, rows, width, eps: op.f0 });
-      case OpKind.MATMUL:
-        this.#cost += rows * weight.rows * weight.cols;
-        return kernels.matmul(pass, { weight, src, dst, rows });
-      case OpKind.BIAS:
-        return kernels.bias(pass, { dst, weight: vector, rows, width });
-      case OpKind.ROPE: {
-        const { headDim, ropeHalf: half, ropeNeox } = plan.header;
-        return kernels.rope(pass, {
-          dst, table: this.#model.ropeTable, rows, heads: op.nHead, headDim, half, neox: ropeNeox === 1,
-        });
-      }
-      case OpKind.KV_STORE:
-        return this.#storeKv(pass, op, rows);
-      case OpKind.ATTENTION:
-        return this.#attend(pass, op, rows);
-      case OpKind.SILU_MUL:
-        return kernels.siluMul(pass, { dst, src, count });
-      case OpKind.GELU_MUL:
-        return kernels.geluMul(pass, { dst, src, count });
-      case OpKind.ADD:
-        return kernels.add(pass, { dst, src, count });
-      case OpKind.SCALE:
-        return kernels.scale(pass, { dst, factor: op.f0, count });
-      case OpKind.GATHER:
-        return kernels.gather(pass, { src, dst, rowsOf: inputs.outRows(firstOut), rows, width });
-      case OpKind.SOFTCAP:
-        return kernels.softcap(pass, { dst, cap: op.f0, count });
-      default:
-        throw new RealmError('unsupported', `the WebGPU executor does not know op ${op.kind}`);
-    }
-  }
-
-  #storeKv(pass: GPUComputePassEncoder, op: PlanOp, rows: number): void {
-    const { pools, plan, inputs } = this.#model;
-    const { k: kPool, v: vPool } = pools.layer(this.#batch.kvType, op.layer);
-    this.#kernels.kvStore(pass, {
-      k: this.#slot(op.src), v: this.#slot(op.src2), kPool, vPool, slots: inputs.kvSlots, rows,
-      heads: plan.header.headCountKv, headDim: plan.header.headDim, kvType: pools.type(this.#batch.kvType),
-    });
-  }
-
-  #attend(pass: GPUComputePassEncoder, op: PlanOp, rows: number): void {
-    const { pools, plan, inputs } = this.#model;
-    const { k: kPool, v: vPool } = pools.layer(this.#batch.kvType, op.layer);
-    const { headCount: heads, headCountKv: headsKv, headDim } = plan.header;
-    let longest = 0;
-    for (const s of this.#segments) {
-      this.#cost += 2 * s.nRows * s.nPages * KV_PAGE * op.width;
-      longest = Math.max(longest, s.pos0 + s.nRows);
-    }
-    this.#kernels.attention(pass, {
-      q: this.#slot(op.src), dst: this.#slot(op.dst), kPool, vPool, pageTable: inputs.pages, segments: inputs.segments,
-      rowSegment: inputs.rowSegments, rows, heads, headsKv, headDim, window: op.window, scale: op.f0, softcap: op.f1,
-      kvType: pools.type(this.#batch.kvType), longest,
-    });
   }
 
   // ---- results ----
@@ -458,16 +514,16 @@ class Step {
     const staging = await this.#model.staging(nOut * rowBytes);
     for (let first = 0; first < nOut; first += HEAD_ROWS) {
       const rows = Math.min(HEAD_ROWS, nOut - first);
-      for (const op of head) this.#record(op, rows, first);
+      for (const op of head) this.#recorder.record(op, rows, first);
       this.#endPass();
-      this.#encoder.copyBufferToBuffer(this.#slot(Slot.LOGITS).buffer, 0, staging, first * rowBytes, rows * rowBytes);
+      this.#encoder.copyBufferToBuffer(this.#model.slots[Slot.LOGITS]!.buffer, 0, staging, first * rowBytes, rows * rowBytes);
     }
     await this.#finish(() => this.#readBack(staging, [{ address: logits, from: 0, size: nOut * rowBytes }]));
   }
 
   #writeHidden(): void {
     const rowBytes = this.#model.plan.header.embeddingLength * 4;
-    const { buffer } = this.#slot(Slot.X);
+    const { buffer } = this.#model.slots[Slot.X]!;
     for (const { hidden, row0, nRows } of this.#segments) {
       const rows = this.#memory.bytes(hidden, nRows * rowBytes).slice();
       this.#gpu.device.queue.writeBuffer(buffer, row0 * rowBytes, rows);
@@ -479,7 +535,7 @@ class Step {
     const size = this.#batch.nRows * rowBytes;
     const staging = await this.#model.staging(size);
     this.#endPass();
-    this.#encoder.copyBufferToBuffer(this.#slot(Slot.X).buffer, 0, staging, 0, size);
+    this.#encoder.copyBufferToBuffer(this.#model.slots[Slot.X]!.buffer, 0, staging, 0, size);
     const pieces = this.#segments.map(({ hidden, row0, nRows }) => ({
       address: hidden, from: row0 * rowBytes, size: nRows * rowBytes,
     }));
@@ -491,7 +547,7 @@ class Step {
     const start = performance.now();
     this.#submit();
     await wait();
-    this.#measure(this.#cost, performance.now() - start);
+    this.#measure(this.#recorder.cost, performance.now() - start);
   }
 
   async #readBack(staging: GPUBuffer, pieces: { address: number; from: number; size: number }[]): Promise<void> {

@@ -65,6 +65,8 @@ export class Kernels {
   readonly #bufferIds = new WeakMap<GPUBuffer, number>();
   #nextBufferId = 0;
   readonly #scratch = new Map<string, GPUBuffer>();
+  /** While `prepare` runs: pipelines on their way, by key. */
+  #compiling: Map<string, Promise<unknown>> | undefined;
 
   constructor(gpu: GpuDevice) {
     this.#gpu = gpu;
@@ -73,6 +75,17 @@ export class Kernels {
 
   static async open(gpu: GpuDevice): Promise<Kernels> {
     return new Kernels(gpu);
+  }
+
+  /** Compiles the pipelines that the calls in `record` need, all of them at once; the calls themselves do nothing. */
+  async prepare(record: () => void): Promise<void> {
+    const compiling = (this.#compiling = new Map<string, Promise<unknown>>());
+    try {
+      record();
+    } finally {
+      this.#compiling = undefined;
+    }
+    await Promise.all(compiling.values());
   }
 
   /** How rows of a weight lie on the device. */
@@ -276,7 +289,7 @@ export class Kernels {
 
   /** Records `groups` workgroups (rounded up); the parameter block is bound by dynamic offset. */
   #dispatch(pass: Pass, pipeline: CachedPipeline, buffers: Binding[], parameters: Parameter[], groups: number): void {
-    if (groups === 0) return;
+    if (groups === 0 || this.#compiling) return;
     const block = this.#parameters.block(parameters);
     pass.setPipeline(pipeline.pipeline);
     pass.setBindGroup(0, this.#bindGroup(pipeline, buffers, block.buffer), [block.offset]);
@@ -315,10 +328,17 @@ export class Kernels {
       const layout = device.createPipelineLayout({ bindGroupLayouts: [this.#layout(access)] });
       const numbers = Object.fromEntries(Object.entries(constants).map(([name, value]) => [name, Number(value)]));
       const compute = { module: this.#module(label, op, block), entryPoint: 'main', constants: numbers };
-      pipeline = device.createComputePipeline({ label: key, layout, compute });
-      this.#pipelines.set(key, pipeline);
+      const wanted = { label: key, layout, compute };
+      if (this.#compiling) this.#compile(key, wanted);
+      else this.#pipelines.set(key, (pipeline = device.createComputePipeline(wanted)));
     }
-    return { pipeline, access };
+    return { pipeline: pipeline as GPUComputePipeline, access }; // there is none yet where nothing is dispatched
+  }
+
+  #compile(key: string, wanted: GPUComputePipelineDescriptor): void {
+    if (this.#compiling!.has(key)) return;
+    const compiled = this.#gpu.device.createComputePipelineAsync(wanted);
+    this.#compiling!.set(key, compiled.then((pipeline) => this.#pipelines.set(key, pipeline)));
   }
 
   #module(label: string, op: OpName, block?: string): GPUShaderModule {

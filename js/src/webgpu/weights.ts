@@ -24,29 +24,38 @@ export interface UploadOptions {
   progress?: ((done: number) => void) | undefined;
 }
 
-export interface DeviceWeights {
+/** The weights of a model: first their buffers, then what is in them. */
+export class DeviceWeights {
   /** By index of the plan's tensors. */
   readonly tensors: readonly Weight[];
   readonly bytes: number;
-  destroy(): void;
-}
+  readonly #gpu: GpuDevice;
+  readonly #placed: PlacedTensor[];
 
-export async function uploadWeights(
-  gpu: GpuDevice, kernels: Kernels, plan: Plan, shards: readonly Shard[], options: UploadOptions = {},
-): Promise<DeviceWeights> {
-  const placed = await placeTensors(gpu, kernels, plan.tensors);
-  const buffers = placed.flatMap(({ weight }) => weight.parts.map((part) => part.binding.buffer));
-  const destroy = () => buffers.forEach((buffer) => buffer.destroy());
-  try {
-    const upload = new Upload(gpu, placed, options);
+  private constructor(gpu: GpuDevice, placed: PlacedTensor[]) {
+    this.#gpu = gpu;
+    this.#placed = placed;
+    this.tensors = placed.map(({ weight }) => weight);
+    this.bytes = this.#buffers.reduce((sum, buffer) => sum + buffer.size, 0);
+  }
+
+  static async allocate(gpu: GpuDevice, kernels: Kernels, plan: Plan): Promise<DeviceWeights> {
+    return new DeviceWeights(gpu, await placeTensors(gpu, kernels, plan.tensors));
+  }
+
+  async fill(shards: readonly Shard[], options: UploadOptions = {}): Promise<void> {
+    const upload = new Upload(this.#gpu, this.#placed, options);
     for (const shard of shards) await upload.stream(shard);
     upload.check(shards);
-  } catch (error) {
-    destroy();
-    throw error;
   }
-  const bytes = buffers.reduce((sum, buffer) => sum + buffer.size, 0);
-  return { tensors: placed.map(({ weight }) => weight), bytes, destroy };
+
+  get #buffers(): GPUBuffer[] {
+    return this.tensors.flatMap(({ parts }) => parts.map(({ binding }) => binding.buffer));
+  }
+
+  destroy(): void {
+    for (const buffer of this.#buffers) buffer.destroy();
+  }
 }
 
 // ---- buffers ----
