@@ -10,7 +10,7 @@ import type { ChatOptions, Message } from './chat.js';
 import { checkSignal, RealmError } from './errors.js';
 import { Model } from './model.js';
 import type { EngineStats } from './platform.js';
-import { ports, type EnginePort, type ModelInput, type RealmPort } from './port.js';
+import { ports, type EnginePort, type ModelInput, type RealmPort, type Transfer } from './port.js';
 import { generation, runRequest, TokenStream, type Generation, type Start } from './request.js';
 
 export interface RealmOptions extends EngineOptions {
@@ -28,6 +28,10 @@ export interface LoadModelOptions {
   onProgress?: (done: number) => void;
   signal?: AbortSignal;
   // Of downloads, in a browser:
+  /** Called with the bytes of all files: loaded, verified, total. */
+  onTransfer?: (state: Transfer) => void;
+  /** Told what is no error: no room to keep the file, storage refused. */
+  onNotice?: (message: string) => void;
   /** The digest in hexadecimal digits that the file must have; a list has one for each part of a split model. */
   sha256?: string | readonly string[];
   /** Whether the file is kept on the device. auto: downloads are, where there is room. */
@@ -233,8 +237,8 @@ export async function loadModel(
   source: ModelInput | undefined,
   options: LoadModelOptions,
 ): Promise<Model> {
-  const names = ['contextLength', 'kvType', 'progress', 'onProgress', 'signal', ...DOWNLOAD_OPTIONS];
-  const own = camelKeys(options as Record<string, unknown>, names, 'setting') as LoadModelOptions;
+  const names = ['contextLength', 'kvType', 'progress', 'onProgress', 'onTransfer', 'onNotice', 'signal'];
+  const own = camelKeys(options as Record<string, unknown>, [...names, ...DOWNLOAD_OPTIONS], 'setting') as LoadModelOptions;
   const download = DOWNLOAD_OPTIONS.filter((name) => name in own).map((name) => [name, own[name]] as const);
   checkSignal(own.signal);
   return new Model(
@@ -242,6 +246,8 @@ export async function loadModel(
       contextLength: wholeNumber('contextLength', own.contextLength ?? 0, 0, 0xffffffff),
       kvType: oneOf('kvType', own.kvType ?? 'f16', Object.keys(KV_TYPES) as KvType[]),
       progress: own.progress ?? own.onProgress,
+      transfer: own.onTransfer,
+      notice: own.onNotice,
       signal: own.signal,
       download: Object.fromEntries(download),
     }),

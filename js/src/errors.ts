@@ -49,6 +49,7 @@ const FAILURE_TEXTS: Partial<Record<ErrorCode, string>> = {
   'limit-exceeded': 'a limit of the realm was reached',
   io: "the model's file was cut short or became unreadable while in use: restore it, and load it again",
   stalled: 'the guest waits for nothing',
+  'device-lost': 'the GPU that computed the model was lost: load the model again',
 };
 
 /** The error of a request that a guest ended with this code. */

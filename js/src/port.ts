@@ -13,10 +13,23 @@ import type { EngineStats, ModelInfo } from './platform.js';
 /** A model file: a path (Node), an address, or the bytes; several are the parts of a split file, in order. */
 export type ModelInput = string | URL | Blob | ArrayBuffer | Uint8Array | readonly (string | URL | Blob)[];
 
+/** Bytes of a model's files. */
+export interface Transfer {
+  /** At hand: downloaded now, or found on this device. */
+  loaded: number;
+  /** Checked against a SHA-256, where one was given. */
+  verified: number;
+  /** 0: not known yet. */
+  total: number;
+}
+
 export interface LoadOptions {
   contextLength: number;
   kvType: KvType;
   progress: ((done: number) => void) | undefined;
+  transfer?: ((state: Transfer) => void) | undefined;
+  /** Told what is no error, such as no room to keep a download. */
+  notice?: ((message: string) => void) | undefined;
   signal: AbortSignal | undefined;
   /** How to fetch and keep the file, as the host's sources understand it. */
   download?: Readonly<Record<string, unknown>>;

@@ -9,7 +9,7 @@ import { cancelled, checkSignal, RealmError } from './errors.js';
 import { invalid } from './options.js';
 import type { ResourceLimits } from './options.js';
 import type { EngineStats, ModelInfo } from './platform.js';
-import { NOTHING, type EnginePort, type Listener, type LoadOptions, type ModelInput, type ModelPort } from './port.js';
+import { NOTHING, type EnginePort, type Listener, type LoadOptions, type ModelInput, type ModelPort, type Transfer } from './port.js';
 import type { Published, RealmPort, RealmPortOptions, RunningRequest } from './port.js';
 import {
   isBytes,
@@ -50,12 +50,16 @@ interface Waiting {
   result(value: unknown): void;
   error(problem: RealmError): void;
   progress?(done: number): void;
+  transfer?(state: Transfer): void;
+  notice?(text: string): void;
   text?(piece: Uint8Array): void;
 }
 
 interface CallOptions {
   signal?: AbortSignal | undefined;
   progress?: ((done: number) => void) | undefined;
+  transfer?: ((state: Transfer) => void) | undefined;
+  notice?: ((text: string) => void) | undefined;
 }
 
 export class RemoteEngine implements EnginePort {
@@ -80,12 +84,12 @@ export class RemoteEngine implements EnginePort {
   }
 
   async load(source: ModelInput | undefined, options: LoadOptions): Promise<RemoteModel> {
-    const { contextLength, kvType, download = {}, progress, signal } = options;
+    const { contextLength, kvType, download = {}, progress, transfer, notice, signal } = options;
     const id = this.number();
     const args = [id, source === undefined ? undefined : this.#sendable(source), { contextLength, kvType, download }];
     this.use(1);
     try {
-      return new RemoteModel(this, id, await this.call('load', args, isModelFacts, { progress, signal }));
+      return new RemoteModel(this, id, await this.call('load', args, isModelFacts, { progress, transfer, notice, signal }));
     } catch (problem) {
       this.tell('closeModel', [id]);
       this.use(-1);
@@ -147,7 +151,7 @@ export class RemoteEngine implements EnginePort {
     method: string,
     args: readonly unknown[],
     check: (value: unknown) => value is Value,
-    { signal, progress }: CallOptions = {},
+    { signal, ...told }: CallOptions = {},
   ): Promise<Value> {
     return new Promise((resolve, reject) => {
       checkSignal(signal);
@@ -156,15 +160,18 @@ export class RemoteEngine implements EnginePort {
       const id = this.submit(method, args, {
         result: (value) => (over.abort(), check(value) ? resolve(value) : reject(malformed())),
         error: fail,
-        progress: (done) => {
-          try {
-            progress?.(done);
-          } catch (problem) {
-            this.cancel(id, true);
-            fail(problem); // the callback's own
-          }
-        },
+        progress: (done) => tell(told.progress, done),
+        transfer: (state) => tell(told.transfer, state),
+        notice: (text) => tell(told.notice, text),
       });
+      const tell = <Told>(callback: ((told: Told) => void) | undefined, what: Told): void => {
+        try {
+          callback?.(what);
+        } catch (problem) {
+          this.cancel(id, true);
+          fail(problem); // the callback's own
+        }
+      };
       const abort = (): void => (this.cancel(id, true), fail(cancelled(signal?.reason)));
       signal?.addEventListener('abort', abort, { signal: over.signal });
     });
@@ -211,6 +218,8 @@ export class RemoteEngine implements EnginePort {
     const waiting = this.#waiting.get(message.id);
     if (!waiting) return;
     if (message.kind === 'progress') waiting.progress?.(message.done);
+    else if (message.kind === 'transfer') waiting.transfer?.(message.state);
+    else if (message.kind === 'notice') waiting.notice?.(message.text);
     else if (message.kind === 'text') waiting.text?.(message.piece);
     else this.#answered(message, waiting);
   }

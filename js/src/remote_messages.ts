@@ -6,7 +6,7 @@
 import { FINISHES, type Finish } from './_generated/abi.js';
 import { isErrorCode, RealmError, type LimitFacts } from './errors.js';
 import type { ModelInfo } from './platform.js';
-import type { Ended, Published } from './port.js';
+import type { Ended, Published, Transfer } from './port.js';
 
 /** Two ends that hand each other structured clones, in order. */
 export interface Channel {
@@ -26,6 +26,8 @@ export type FromWorker =
   | { kind: 'result'; id: number; value: unknown }
   | { kind: 'error'; id: number; code: string; message: string; facts?: LimitFacts }
   | { kind: 'progress'; id: number; done: number }
+  | { kind: 'transfer'; id: number; state: Transfer }
+  | { kind: 'notice'; id: number; text: string }
   | { kind: 'text'; id: number; piece: Uint8Array };
 
 /** What a loaded model is to the other side. */
@@ -44,6 +46,8 @@ export interface LogitRows {
 
 // ---- checks ----
 
+const MOST_ERROR_TEXT = 2000;
+
 type Check<Value> = (value: unknown) => value is Value;
 
 export function isToWorker(message: unknown): message is ToWorker {
@@ -55,9 +59,11 @@ export function isToWorker(message: unknown): message is ToWorker {
 
 export function isFromWorker(message: unknown): message is FromWorker {
   if (!isRecord(message) || !isCount(message['id'])) return false;
-  const { kind, code, done, piece } = message;
+  const { kind, code, done, piece, state, text } = message;
   if (kind === 'error') return isText(code) && isText(message['message']) && isFacts(message['facts']);
   if (kind === 'progress') return isNumber(done);
+  if (kind === 'transfer') return isRecord(state) && ['loaded', 'verified', 'total'].every((name) => isCount(state[name]));
+  if (kind === 'notice') return isText(text) && text.length <= MOST_ERROR_TEXT;
   return kind === 'result' || (kind === 'text' && piece instanceof Uint8Array);
 }
 
@@ -124,9 +130,7 @@ export function isNumeric(value: unknown): value is unknown {
 
 // ---- errors ----
 
-const MOST_ERROR_TEXT = 2000;
-
-/** An error as it crosses the border: its code and its message. */
+/** An error as it crosses the border: its code, its message and what it says of a limit. */
 export function errorMessage(id: number, problem: unknown): FromWorker {
   const { code, message, limit, value, retryAfter } = problem as { code?: unknown; message?: unknown } & LimitFacts;
   const text = String(message ?? problem).slice(0, MOST_ERROR_TEXT);

@@ -131,6 +131,8 @@ class Server {
       contextLength: count(contextLength),
       kvType: kvType as KvType,
       progress: (done) => this.channel.send({ kind: 'progress', id: call.id, done }),
+      transfer: (state) => this.channel.send({ kind: 'transfer', id: call.id, state }),
+      notice: (text) => this.channel.send({ kind: 'notice', id: call.id, text }),
       signal: call.stop.signal,
       download: record(download),
     });

@@ -1,6 +1,8 @@
 // Where a model's bytes come from: a file, a Blob, an address, a cache. Who loads a model reads its header first and then
 // streams the weights to where they stay; a source never keeps them.
 
+import type { LoadOptions } from './port.js';
+
 /** One file of bytes that do not change. */
 export interface ModelSource {
   /** For messages: a path, an address, a file's name. */
@@ -26,6 +28,8 @@ export interface ModelSource {
 
 export interface OpenSourceOptions {
   signal?: AbortSignal | undefined;
+  transfer?: LoadOptions['transfer'];
+  notice?: LoadOptions['notice'];
   /** Called with numbers up to 1 while bytes come in that are not yet streamed to the model. */
   progress?: ((done: number) => void) | undefined;
 }

@@ -110,9 +110,11 @@ function openOne(input: unknown): ModelSource | Promise<ModelSource> {
   throw new RealmError('invalid-argument', 'a model is a path, a file: URL, a Blob or bytes');
 }
 
+const ABOUT_ALL = ['signal', 'progress', 'transfer', 'notice'];
+
 /** Settings of downloads mean something in a browser only, and must not be ignored: `sha256` is a promise. */
 export function refuseDownloads(options: object = {}): void {
-  const [refused] = Object.keys(options).filter((name) => name !== 'signal' && name !== 'progress');
+  const [refused] = Object.keys(options).filter((name) => !ABOUT_ALL.includes(name));
   if (refused) throw new RealmError('unsupported', `${refused} is for downloads in a browser; here models are files`);
 }
 

@@ -68,6 +68,22 @@ test('what is no message, or for nobody, is dropped', async () => {
   assert.deepEqual(await stats, { steps: 3 });
 });
 
+test('what a loading tells on its way is passed on, if it is well-formed', async () => {
+  const { engine, say, last } = faked();
+  const told = [];
+  const loading = engine.load('x', { ...LOAD, transfer: (state) => told.push(state), notice: (text) => told.push(text) });
+  const id = last('load');
+  const state = { loaded: 1, verified: 0, total: 2 };
+  for (const message of [
+    { kind: 'transfer', id }, { kind: 'transfer', id, state: { ...state, loaded: -1 } }, { kind: 'transfer', id, state: { loaded: 1 } },
+    { kind: 'notice', id }, { kind: 'notice', id, text: 7 }, { kind: 'notice', id, text: 'x'.repeat(1e5) },
+    { kind: 'transfer', id, state }, { kind: 'notice', id, text: 'no room' },
+  ]) say(message);
+  assert.deepEqual(told, [state, 'no room']);
+  say({ kind: 'error', id, code: 'limit-exceeded', message: 'no room', facts: { limit: 'storage', value: 3 } });
+  await assert.rejects(loading, { code: 'limit-exceeded', limit: 'storage', value: 3 });
+});
+
 test('an answer of the wrong kind is an error of its call', async () => {
   const { engine, say, last } = faked();
   const loading = engine.load('x', LOAD);

@@ -1,5 +1,5 @@
 // Stands before the engine worker's script: a WebGPU device of default limits that holds nothing. It notes which buffers are
-// made, how much of each is written, and their first bytes, and tells whoever asks on the channel `counting-gpu`.
+// made, how much of each is written, their first bytes, and which pipelines are compiled when, and tells whoever asks on the channel `counting-gpu`.
 
 {
   const HEAD_BYTES = 16;
@@ -14,6 +14,7 @@
     minUniformBufferOffsetAlignment: 256,
   };
   const buffers = [];
+  const pipelines = { prepared: [], late: [] };
 
   const makeBuffer = ({ label, size }) => {
     const buffer = { label, size, written: 0, head: new Uint8Array(HEAD_BYTES), destroy: () => undefined };
@@ -43,14 +44,18 @@
     createShaderModule: nothing,
     createBindGroupLayout: nothing,
     createPipelineLayout: nothing,
-    createComputePipeline: nothing,
-    createComputePipelineAsync: async () => ({}),
+    createComputePipeline: ({ label }) => (pipelines.late.push(label), {}),
+    createComputePipelineAsync: async ({ label }) => (pipelines.prepared.push(label), {}),
     createBindGroup: nothing,
+    createCommandEncoder: () => ({ copyBufferToBuffer: nothing, finish: nothing }),
     destroy: nothing,
   };
   const adapter = { limits: LIMITS, features: new Set(), info: { vendor: 'counting' }, requestDevice: async () => device };
   Object.defineProperty(navigator, 'gpu', { value: { requestAdapter: async () => adapter } });
 
   const channel = new BroadcastChannel('counting-gpu');
-  channel.onmessage = () => channel.postMessage(buffers.map(({ label, size, written, head }) => ({ label, size, written, head })));
+  channel.onmessage = () => {
+    const made = buffers.map(({ label, size, written, head }) => ({ label, size, written, head }));
+    channel.postMessage({ buffers: made, pipelines });
+  };
 }

@@ -26,6 +26,7 @@ HUGE = make_models.Shape(layers=2, width=8192, ff=34816, heads=64, heads_kv=8)
 MOST_BINDING = 128 << 20
 MOST_HELD_MIB = 400  # by all processes of the browser, above the beginning
 LOAD_MS = 100_000
+TILES = 4  # shapes that matrix products of different batches use
 PAGE = """<!doctype html><title>Test</title><input type="file"><script type="module">
 import { Realm } from './realm/realm.mjs';
 globalThis.load = async () => {
@@ -34,10 +35,10 @@ globalThis.load = async () => {
   const channel = new BroadcastChannel('counting-gpu');
   const answer = new Promise((resolve) => (channel.onmessage = ({ data }) => resolve(data)));
   channel.postMessage('tell');
-  const buffers = (await answer).map((buffer) => ({ ...buffer, head: [...buffer.head] }));
-  const stats = await realm.stats();
+  const { buffers: made, pipelines } = await answer;
+  const buffers = made.map((buffer) => ({ ...buffer, head: [...buffer.head] }));
   realm.dispose();
-  return { buffers, stats };
+  return { buffers, pipelines };
 };</script>"""
 
 
@@ -115,3 +116,8 @@ def test_five_gigabytes(page: Page, site: Site, huge: tuple[Path, list[Part]]) -
         buffer = weights[tuple(part.head)]
         assert buffer["size"] == buffer["written"] == part.size
     assert memory.peak_mib < MOST_HELD_MIB
+    prepared = found["pipelines"]["prepared"]  # so that the first token waits for no compiler
+    assert not found["pipelines"]["late"]
+    assert sum(label.startswith("matmul f16") for label in prepared) == TILES
+    assert {"matvec f16", "embed f16"} <= {" ".join(label.split()[:2]) for label in prepared}
+    assert any(label.startswith("attention ") for label in prepared)

@@ -39,6 +39,7 @@ export class RangedFile implements BlockFile {
     readonly connections: number,
   ) {
     this.#arrived = new BlockSet(remote.size);
+    for (let index = 0; store && index < store.held.count; index += 1) if (store.held.has(index)) this.#arrived.add(index);
   }
 
   get name(): string {
@@ -67,7 +68,7 @@ export class RangedFile implements BlockFile {
   }
 
   loaded(): number {
-    return Math.max(this.store?.held.bytes ?? 0, this.#arrived.bytes);
+    return this.#arrived.bytes;
   }
 
   /** Takes a block that came with the first answer. */

@@ -5,7 +5,7 @@ import { BlobFile, MemoryFile, uniqueKey } from './blob_file.js';
 import { BLOCK } from './blocks.js';
 import { RangedFile, type Remote } from './download.js';
 import { askSize, orAbort, request, TransferError, withRetries, type Answer, type TransferOptions } from './http.js';
-import { entryId, openCache, type CompleteEntry, type EntryStore, type ModelCache } from './opfs.js';
+import { entryId, NotKept, openCache, type CompleteEntry, type EntryStore, type ModelCache } from './opfs.js';
 import { SequentialFile, spool } from './sequential.js';
 import { BlobStore, type BlockFile } from './store.js';
 
@@ -97,8 +97,9 @@ async function copyToCache(file: BlockFile, settings: Settings, signal: AbortSig
   const entry = typeof cache === 'string' ? undefined : await cache.complete(entryId(key));
   if (entry && typeof cache !== 'string') return cachedFile(cache, entry);
   const identity = { key, name: file.name, size: file.size, validator: '' };
-  const store = typeof cache === 'string' ? cache : await cache.write(entryId(key), identity);
-  if (typeof store === 'string' || typeof cache === 'string') throw notKept(String(store));
+  if (typeof cache === 'string') throw notKept(new NotKept(cache));
+  const store = await cache.write(entryId(key), identity);
+  if (store instanceof NotKept) throw notKept(store);
   try {
     await fill(store, file, signal);
     await store.finish();
@@ -113,14 +114,14 @@ async function fill(store: EntryStore, file: BlockFile, signal: AbortSignal): Pr
   const keep = (index: number, bytes: Uint8Array): void => {
     for (let at = 0; at < bytes.length; at += BLOCK) {
       const number = (index * file.block + at) / BLOCK;
-      if (!store.write(number, bytes.subarray(at, at + BLOCK))) throw store.problem ?? notKept('the cache was closed');
+      if (!store.write(number, bytes.subarray(at, at + BLOCK))) throw store.problem ?? notKept(new NotKept('the cache was closed'));
     }
   };
   await file.stream(0, Math.ceil(file.size / file.block), keep, signal);
 }
 
-function notKept(reason: string): RealmError {
-  return new RealmError('limit-exceeded', `the model cannot be kept on this device: ${reason}`);
+function notKept({ reason, facts: { limit, value } }: NotKept): RealmError {
+  return new RealmError('limit-exceeded', `the model cannot be kept on this device: ${reason}`, { limit, value });
 }
 
 function cachedFile(cache: ModelCache, entry: CompleteEntry): BlobFile {
@@ -163,7 +164,7 @@ async function cacheFor(settings: Settings): Promise<ModelCache | undefined> {
   if (settings.cache === 'never') return undefined;
   const cache = await openCache();
   if (typeof cache !== 'string') return cache;
-  if (settings.cache === 'always') throw notKept(cache);
+  if (settings.cache === 'always') throw notKept(new NotKept(cache));
   settings.notice(`models are not kept on this device: ${cache}`);
   return undefined;
 }
@@ -242,15 +243,15 @@ async function storeFor(
   settings: Settings,
 ): Promise<EntryStore | undefined> {
   const store = await cache?.write(entryId(identity.key), identity);
-  if (store && typeof store !== 'string') {
+  if (store && !(store instanceof NotKept)) {
     store.onProblem = (problem) => {
       if (settings.cache === 'always') throw problem;
       settings.notice(problem.message);
     };
   }
-  if (typeof store !== 'string') return store;
+  if (!(store instanceof NotKept)) return store;
   if (settings.cache === 'always') throw notKept(store);
-  settings.notice(`${identity.name} is not kept on this device: ${store}`);
+  settings.notice(`${identity.name} is not kept on this device: ${store.reason}`);
   return undefined;
 }
 

@@ -2,7 +2,7 @@
 // Whoever writes an entry holds its Web Lock exclusively; complete entries are read as Blobs under the shared lock, by any
 // number of tabs. Where storage, locks or the permission are missing there is no cache, and everything else works.
 
-import { RealmError } from '../../js/src/errors.js';
+import { RealmError, type LimitFacts } from '../../js/src/errors.js';
 import { BLOCK, BlockSet, type Run } from './blocks.js';
 import { digestLine, headerLine, parseJournal, runLine, type Identity, type Journal } from './journal.js';
 import { sha256 } from './sha256.js';
@@ -141,16 +141,16 @@ export class ModelCache {
     return undefined;
   }
 
-  /** An entry to write to; what it holds of another file is dropped. A message says why there is none. */
-  async write(id: string, identity: Identity): Promise<EntryStore | string> {
+  /** An entry to write to, or why there is none; what it holds of another file is dropped. */
+  async write(id: string, identity: Identity): Promise<EntryStore | NotKept> {
     const release = await lock(id, 'exclusive');
-    if (!release) return `${identity.name} is being loaded in another tab, too`;
+    if (!release) return new NotKept(`${identity.name} is being loaded in another tab, too`);
     try {
       return await this.#open(id, identity, release);
     } catch (problem) {
       await release();
-      if (problem instanceof RealmError) return problem.message;
-      return `the browser's storage cannot be used (${String(problem)})`;
+      if (problem instanceof RealmError) return new NotKept(problem.message, problem);
+      return new NotKept(`the browser's storage cannot be used (${String(problem)})`);
     }
   }
 
@@ -187,10 +187,18 @@ export class ModelCache {
   }
 }
 
+/** Why a model is not kept. */
+export class NotKept {
+  constructor(
+    readonly reason: string,
+    readonly facts: LimitFacts = {},
+  ) {}
+}
+
 function noRoom(name: string, needed: number, room: number): RealmError {
   const figures = `${megabytes(needed)} are needed and there is room for ${megabytes(room)}`;
   const advice = 'delete cached models or free space on this device';
-  return new RealmError('limit-exceeded', `no room to keep ${name}: ${figures}; ${advice}`);
+  return new RealmError('limit-exceeded', `no room to keep ${name}: ${figures}; ${advice}`, { limit: 'storage', value: room });
 }
 
 function megabytes(bytes: number): string {

@@ -8,15 +8,6 @@ import { Sha256 } from './sha256.js';
 import { orderShards, shardUrls } from './split.js';
 import type { BlockFile, Deliver } from './store.js';
 
-/** Bytes of all shards together. */
-export interface Transfer {
-  /** At hand: downloaded now, or found on this device. */
-  loaded: number;
-  /** Checked against a SHA-256, where one was given. */
-  verified: number;
-  total: number;
-}
-
 export interface WebSourceOptions extends OpenSourceOptions {
   /**
    * Whether the bytes are kept on this device. `auto`: downloads are kept where there is room, and files that are here
@@ -36,9 +27,6 @@ export interface WebSourceOptions extends OpenSourceOptions {
   stallMs?: number | undefined;
   /** Attempts without progress after which a download fails. */
   retries?: number | undefined;
-  transfer?: ((state: Transfer) => void) | undefined;
-  /** Told what is no error: no room in the cache, storage refused, another tab is loading the same. */
-  notice?: ((message: string) => void) | undefined;
 }
 
 const SHARDS_AT_ONCE = 4;

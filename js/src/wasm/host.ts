@@ -169,6 +169,7 @@ class WasmEngine implements EngineHost, ContextOwner {
   readonly #batches: Batches | undefined;
   #serial = 0;
   #due: ReturnType<typeof setTimeout> | undefined;
+  #lostDevices = 0; // in keys of models: a guest must not take one that is loaded again for the one that was lost
   #scheduled = false;
   #closed = false;
 
@@ -243,7 +244,8 @@ class WasmEngine implements EngineHost, ContextOwner {
   /** The same bytes under the same options are loaded once. */
   async load(input: ModelInput, options: HostLoadOptions): Promise<ModelHost> {
     checkSignal(options.signal);
-    const sources = await this.open(input, { ...options.download, signal: options.signal });
+    const { download, transfer, notice, signal } = options;
+    const sources = await this.open(input, { ...download, transfer, notice, signal });
     try {
       return await this.#share(sources, options);
     } finally {
@@ -253,7 +255,7 @@ class WasmEngine implements EngineHost, ContextOwner {
 
   async #share(sources: ModelSource[], options: HostLoadOptions): Promise<ModelHost> {
     const names = sources.map((source) => source.key);
-    const key = JSON.stringify([names, options.mode, options.contextLength, options.kvType]);
+    const key = JSON.stringify([names, options.mode, options.contextLength, options.kvType, this.#lostDevices]);
     const found = this.find(key);
     if (found) {
       options.progress?.(1);
@@ -357,6 +359,7 @@ class WasmEngine implements EngineHost, ContextOwner {
 
   /** Who loads a model again gets it on a new device. */
   #deviceLost(): void {
+    this.#lostDevices++;
     this.device?.lost();
     this.#models.clear();
   }

@@ -33,6 +33,7 @@ const FIRST_RATE = 1e6;
 const PREPARED_ROWS = [1, 16, 64, 32, 8];
 /** No more is begun after so long: a GPU's compiler has done all by then, that of a software adapter needs seconds for each. */
 const PREPARE_MS = 1500;
+const LOST_PATIENCE_MS = 500;
 const PAGE_TABLE_BYTES = 1024; // at first
 /** Batches of up to so many rows read weights faster than they multiply: their rate is another one. */
 const FEW_ROWS = 8;
@@ -110,10 +111,16 @@ export class WebGpuExecutor {
     } catch (error) {
       work.catch(() => {});
       if (error instanceof RealmError) throw error;
-      await Promise.resolve(); // a lost device says so at the same moment
+      await this.#lostSoon();
       if (this.#lostReason !== undefined) throw this.#deviceLost();
       throw new RealmError('internal', `the GPU failed: ${(error as Error).message}`, { cause: error });
     }
+  }
+
+  /** A browser tells of a lost device some time after what ran on it has failed. */
+  async #lostSoon(): Promise<void> {
+    const patience = new Promise<void>((resolve) => setTimeout(resolve, LOST_PATIENCE_MS));
+    await Promise.race([patience, this.#lost]).catch(() => undefined);
   }
 
   #deviceLost(): RealmError {
