@@ -41,8 +41,9 @@ def python(program: str, **variables: str) -> subprocess.CompletedProcess[str]:
 @posix
 def test_ctrl_c_interrupts_a_blocking_call(tmp_path: Path) -> None:
     program = f"""
-import sys
+import signal, sys
 from realm import Realm
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 with Realm({str(long_model(tmp_path))!r}) as realm:
     print("ready", flush=True)
     try:
@@ -53,11 +54,14 @@ with Realm({str(long_model(tmp_path))!r}) as realm:
 """
     command = [sys.executable, "-c", program]
     with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=20)
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            out, _ = process.communicate(timeout=20)
+        finally:
+            process.kill()  # or leaving the block would wait for it
     assert out == "interrupted\n3\n"
     assert process.returncode == 0
 

@@ -32,6 +32,11 @@ def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, **{**pipes, **options})
 
 
+def heed_interrupts() -> None:
+    """In a child: a shell's background jobs begin with the signal ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run(*arguments: str, stdin: bytes = b"", status: int = 0) -> bytes:
     """Standard output of a run that ends with the status; standard error is empty, or one line of error."""
     with start(*arguments) as process:
@@ -218,16 +223,19 @@ def test_help_names_every_command() -> None:
 def test_ctrl_c_in_the_middle_of_an_answer_ends_at_once(arguments: list[str], tmp_path: Path) -> None:
     model = str(long_model(tmp_path))
     command = ["generate", "-m", model, "a", "-n", "90000", "--ignore-end", *arguments]
-    with start(*command) as process:
-        assert process.stdout is not None
-        if arguments:
-            time.sleep(2.0)
-        else:
-            process.stdout.read(1)
-        assert process.poll() is None
-        began = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+    with start(*command, preexec_fn=heed_interrupts) as process:
+        try:
+            assert process.stdout is not None
+            if arguments:
+                time.sleep(2.0)
+            else:
+                process.stdout.read(1)
+            assert process.poll() is None
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=20)
+        finally:
+            process.kill()  # or leaving the block would wait for it
     assert time.monotonic() - began < 2.0  # one second on a machine that does nothing else
     assert process.returncode == 130
     assert err == b"interrupted\n"
