@@ -165,6 +165,27 @@ def test_administration_needs_an_administrator(tenants: Tenants) -> None:
     assert tenants.get("admin", "/metrics").status == 200
 
 
+def test_a_rate_gives_429_and_says_when(tenants: Tenants) -> None:
+    body = {"model": "endless", "prompt": "x", "max_tokens": 100, "ignore_eos": True}
+    replies = [tenants.post("slow", "/v1/completions", body) for _ in range(3)]
+    refused = next(reply for reply in replies if reply.status != 200)
+    assert refused.status == 429 and refused.error["param"] == "tokens_per_minute"
+    assert refused.error["type"] == "rate_limit_error" and int(refused.headers["retry-after"]) >= 1
+    assert tenants.post("free", "/v1/completions", body).status == 200
+
+
+def test_concurrency_gives_429_to_this_tenant_alone(tenants: Tenants) -> None:
+    body = {"model": "endless", "prompt": "x", "max_tokens": 400, "ignore_eos": True}
+    statuses = []
+
+    def one(index: int) -> None:
+        statuses.append(tenants.post("narrow", "/v1/completions", body).status)
+
+    with in_threads(6, one) as problems:
+        assert tenants.post("free", "/v1/completions", {**body, "max_tokens": 4}).status == 200
+    assert not problems and set(statuses) <= {200, 429} and 429 in statuses and 200 in statuses
+
+
 def test_a_tenants_context(tenants: Tenants) -> None:
     reply = tenants.post("short", "/v1/completions", {"model": "endless", "prompt": "word " * 100})
     assert reply.status == 400
