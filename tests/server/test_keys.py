@@ -166,7 +166,7 @@ def test_administration_needs_an_administrator(tenants: Tenants) -> None:
 
 
 def test_a_rate_gives_429_and_says_when(tenants: Tenants) -> None:
-    body = {"model": "endless", "prompt": "x", "max_tokens": 100, "ignore_eos": True}
+    body = {"model": "endless", "prompt": "x", "max_tokens": 61, "ignore_eos": True}
     replies = [tenants.post("slow", "/v1/completions", body) for _ in range(3)]
     refused = next(reply for reply in replies if reply.status != 200)
     assert refused.status == 429 and refused.error["param"] == "tokens_per_minute"
