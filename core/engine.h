@@ -239,6 +239,7 @@ struct realm_runtime {
      * what was computed since without it, and how long it is expected back */
     double calm_limit_ns, calm_alone_ns, calm_spent_ns;
     uint64_t calm_until;
+    uint32_t paused;         /* sessions with a request and without work: nobody else is expected back */
     uint64_t slices_ns;      /* of the step under way, where the host steps */
     sample_scratch *scratch; /* one per thread */
     realm_runtime_stats stats;

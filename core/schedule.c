@@ -330,7 +330,7 @@ static uint32_t take(choice *c, flow *f, bool decoding, uint32_t most) {
     return rows;
 }
 
-static bool is_calm(const realm_runtime *rt) { return rt->now_ns < rt->calm_until; }
+static bool is_calm(const realm_runtime *rt) { return rt->paused > 0 && rt->now_ns < rt->calm_until; }
 
 /* The first time a step comes to a tenant that streams: how long may the step be? As long as the tenant's own streams would take
  * alone, stretched by what the others' shares are beside its own. */

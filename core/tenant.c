@@ -282,6 +282,7 @@ static void idle_remove(tenant *t, session *s) {
     if (s->idle_next != NULL) s->idle_next->idle_prev = s->idle_prev; else t->idle_last = s->idle_prev;
     s->idle_next = s->idle_prev = NULL;
     s->paused = false;
+    s->engine->rt->paused--;
 }
 
 static void idle_append(tenant *t, session *s) {
@@ -290,6 +291,7 @@ static void idle_append(tenant *t, session *s) {
     if (t->idle_last != NULL) t->idle_last->idle_next = s; else t->idle_first = s;
     t->idle_last = s;
     s->paused = true;
+    s->engine->rt->paused++;
     s->idle_since = s->engine->rt->now_ns;
 }
 

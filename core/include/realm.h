@@ -97,7 +97,7 @@ typedef struct realm_runtime_options {
     uint32_t batch_rows;  /* most token rows computed in one step; 0: 512 */
     uint32_t host_clock;  /* 1: time is what realm_runtime_step was last told (simulations); needs no_driver */
     uint64_t kv_bytes;    /* hard budget for the KV pages of all models; 0: half of physical memory */
-    uint64_t fake_step_ns, fake_row_ns; /* fake executor with host_clock: what a step and each of its rows take, in step_ns */
+    uint64_t fake_step_ns, fake_row_ns; /* with host_clock: what a step and each of its rows take, as far as the schedule knows */
 } realm_runtime_options;
 
 /* Creates a runtime and, unless no_driver, starts its driver thread. */
