@@ -9,6 +9,7 @@
 #include "../../core/executor.c"
 #undef executor_begin
 #include "../../core/engine.h"
+#include "../unit/run_model.h"
 
 enum { REALMS = 5, TOKENS = 60, DRAWN = 12, STEPS_MAX = 100000 };
 
@@ -24,22 +25,6 @@ bool executor_begin(executor *x, const batch *work) {
         memset(x->cos_sin, 0xff, (size_t)x->max_rows * x->plan->rope_half * 2 * sizeof(float));
     }
     return executor_begin_clean(x, work);
-}
-
-static void require(realm_status status, const realm_error *err) {
-    if (status == REALM_OK) return;
-    fprintf(stderr, "%s: %s\n", realm_status_name(status), err->message);
-    exit(1);
-}
-
-static realm_model *load(realm_runtime *rt, const char *path) {
-    realm_error err;
-    realm_loader *loader;
-    realm_model *model;
-    require(realm_loader_begin(rt, path, NULL, &loader, &err), &err);
-    for (float progress = 0; progress < 1;) require(realm_loader_step(loader, &progress, &err), &err);
-    require(realm_loader_finish(loader, &model, &err), &err);
-    return model;
 }
 
 static void run(realm_runtime *rt) {

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "realm.h"
+#include "run_model.h"
 
 enum { REALMS = 8, TOKENS = 30, DRAWN = 24, STEPS_MAX = 100000 };
 
@@ -36,22 +36,6 @@ void __wrap_free(void *p) { check_thread(); __real_free(p); }
 int __wrap_posix_memalign(void **out, size_t alignment, size_t size) {
     check_thread();
     return __real_posix_memalign(out, alignment, size);
-}
-
-static void require(realm_status status, const realm_error *err) {
-    if (status == REALM_OK) return;
-    fprintf(stderr, "%s: %s\n", realm_status_name(status), err->message);
-    exit(1);
-}
-
-static realm_model *load(realm_runtime *rt, const char *path) {
-    realm_error err;
-    realm_loader *loader;
-    realm_model *model;
-    require(realm_loader_begin(rt, path, NULL, &loader, &err), &err);
-    for (float progress = 0; progress < 1;) require(realm_loader_step(loader, &progress, &err), &err);
-    require(realm_loader_finish(loader, &model, &err), &err);
-    return model;
 }
 
 /* Steps in small slices until no context has work. */
