@@ -222,10 +222,11 @@ def has_clang() -> bool:
 def _sanitizing(
     name: str, command: tuple[str, ...], checks: tuple[str, ...], host: Target, label: str
 ) -> Compiler:
+    pic = ("-fPIC", "-fvisibility=hidden")
     return Compiler(
         kind=f"{name}-{label.replace(',', '-')}",
         command=command,
-        flags=("-std=c11", "-O1", "-g", *checks, "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"),
+        flags=("-std=c11", "-O1", "-g", "-DREALM_SANITIZED", *checks, *pic, "-Wall", "-Wextra"),
         link_flags=(*checks, "-lm", "-lpthread"),
         isa=host.isa,
         system=host.system,

@@ -6,7 +6,7 @@
 
 #include "cpu_internal.h"
 
-#define AVX2_INLINE static inline __attribute__((always_inline))
+#define AVX2_INLINE CPU_INLINE
 
 void cpu_fill_matmul_avx2(cpu_ops *ops);
 void cpu_attention_avx2(const cpu_attention *job, uint32_t row0, uint32_t row1, uint32_t head0, uint32_t head1, float *scratch);

@@ -6,7 +6,7 @@
 
 #include "cpu_internal.h"
 
-#define AVX512_INLINE static inline __attribute__((always_inline))
+#define AVX512_INLINE CPU_INLINE
 
 void cpu_fill_matmul_avx512(cpu_ops *ops);
 void cpu_fill_matmul_float_avx512(cpu_ops *ops);

@@ -7,7 +7,7 @@
 
 #include "cpu_internal.h"
 
-#define SIMD_INLINE static inline __attribute__((always_inline))
+#define SIMD_INLINE CPU_INLINE
 
 /* Stands between the steps of an unrolled loop. Without it the compiler orders a step's operations by the sum they belong to and
  * loads everything long before: more values at once than the engine has registers. */
