@@ -9,7 +9,7 @@ import type { EngineOptions, GenerateOptions, KvType, ResourceLimits, Settings }
 import type { ChatOptions, Message } from './chat.js';
 import { checkSignal, RealmError } from './errors.js';
 import { Model } from './model.js';
-import type { EngineStats } from './platform.js';
+import type { EngineStats, TenantStats } from './platform.js';
 import { ports, type EnginePort, type ModelInput, type RealmPort, type Transfer } from './port.js';
 import { generation, runRequest, TokenStream, type Generation, type Start } from './request.js';
 
@@ -60,6 +60,7 @@ export class Realm {
   #limits: Required<ResourceLimits>;
   readonly #engine: EnginePort;
   readonly #port: RealmPort;
+  readonly #tenant: bigint;
   readonly #models: Model[] = [];
   #demo: Promise<Model> | undefined;
   #disposed = false;
@@ -67,9 +68,9 @@ export class Realm {
   constructor(options: RealmOptions = {}) {
     const own = realmOptions(options);
     this.#limits = checkLimits(own.limits);
-    const tenant = tenantNumber(own.tenant);
+    this.#tenant = tenantNumber(own.tenant);
     this.#engine = ports().engine(checkEngine(own, ports().backends));
-    this.#port = this.#engine.realm({ guest: undefined, tenant, limits: this.limits });
+    this.#port = this.#engine.realm({ guest: undefined, tenant: this.#tenant, limits: this.limits });
     forgotten.register(this, this.#port, this);
   }
 
@@ -210,6 +211,12 @@ export class Realm {
     return this.#engine.stats();
   }
 
+  /** What all realms of this one's tenant use now, and have used since the tenant came. */
+  async tenantStats(): Promise<TenantStats> {
+    this.#checkOpen();
+    return this.#engine.tenantStats(this.#tenant);
+  }
+
   // ---- inside ----
 
   #checkOpen(): void {
@@ -225,9 +232,9 @@ export class Realm {
   #start(prompt: Uint8Array, model: Model, settings: Settings): Start {
     this.#checkOpen();
     checkTextBytes(prompt.length + settings.stops.length, this.limits);
-    const { stops, maxTokens, mode, params, biases, addSpecial, parseSpecial } = settings;
+    const { stops, maxTokens, mode, params, biases, addSpecial, parseSpecial, urgency } = settings;
     const extra = new Uint8Array(0);
-    const request = { prompt, addSpecial, parseSpecial, stops, maxTokens, mode, params, biases, extra };
+    const request = { prompt, addSpecial, parseSpecial, stops, maxTokens, mode, params, biases, extra, urgency };
     return (listener) => this.#port.start(request, model.port(), listener);
   }
 }

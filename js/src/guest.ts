@@ -13,20 +13,20 @@ import {
   type ErrorCode,
   type Export,
   type GuestMemory,
-  type Request,
   type Step,
 } from './_generated/abi.js';
 import { requestFailure, RealmError } from './errors.js';
 import { guestImports, type GuestSink } from './imports.js';
-import type { ResourceLimits } from './options.js';
+import type { ResourceLimits, Urgency } from './options.js';
 import { platform, watched, type ContextHost, type EngineHost, type ModelHost } from './platform.js';
-import { NOTHING, type Ended, type Listener, type RunningRequest } from './port.js';
+import { NOTHING, type Ended, type Listener, type RealmRequest, type RunningRequest } from './port.js';
 
 const TURN_STEPS = 64; // output steps of one request before the other guests get their turn
 const IDLE_STEPS = 100_000; // output steps without text or open ticket before a request counts as stalled
 const MAX_REQUESTS = 4096;
 const LOG_LINES = 256;
 const PAGE = 65536;
+const LATE = 1e-9; // a deadline that has passed: 0 would be none
 
 class AllocationError extends AbiError {}
 
@@ -41,7 +41,15 @@ class Running {
   constructor(
     readonly listener: Listener,
     readonly patient: boolean,
+    private readonly urgency: Urgency,
   ) {}
+
+  /** With what is left of its time. */
+  urgencyNow(): Urgency {
+    const { priority, deadline } = this.urgency;
+    const spent = (performance.now() - this.startedAt) / 1000;
+    return { priority, deadline: deadline && Math.max(LATE, deadline - spent) };
+  }
 
   end(part: Partial<Ended>): void {
     const now = performance.now();
@@ -67,6 +75,7 @@ export class Guest implements GuestSink {
   readonly #grants = new Map<string, number>();
   #exports: GuestExports | undefined;
   #starting: Running | undefined;
+  #polled: Running | undefined;
   #submissions = 0;
   #textHeld = 0;
   #queued = false;
@@ -92,10 +101,11 @@ export class Guest implements GuestSink {
   // ---- requests ----
 
   /** Starts a request; `model` is granted at its first use. */
-  start(request: Omit<Request, 'model'>, model: ModelHost | undefined, listener: Listener): RunningRequest {
+  start({ urgency, ...request }: RealmRequest, model: ModelHost | undefined, listener: Listener): RunningRequest {
     this.#checkOpen();
     if (this.#running.size >= MAX_REQUESTS) throw new RealmError('limit-exceeded', 'too many requests in one realm');
-    const running = new Running(listener, listener.patient === true && request.stops.length === 0); // what follows a stop is in vain
+    const patient = listener.patient === true && request.stops.length === 0; // what follows a stop is in vain
+    const running = new Running(listener, patient, urgency);
     const exports = this.#orchestrator();
     const handle = model ? this.grant(model) : 0;
     this.#starting = running;
@@ -271,12 +281,15 @@ export class Guest implements GuestSink {
 
   /** One poll; undefined when the request has ended. */
   #step(running: Running): Step | undefined {
+    this.#polled = running;
     try {
       const step = this.#enter(() => this.#orchestrator().poll(running.handle));
       if (step !== 'done') return step;
       this.#finish(running, this.#outcome(running));
     } catch (problem) {
       if (problem instanceof InterfaceError) this.#finish(running, { problem: this.#failure(problem.code) });
+    } finally {
+      this.#polled = undefined;
     }
     return undefined;
   }
@@ -319,6 +332,11 @@ export class Guest implements GuestSink {
   /** @internal */
   submitted(): void {
     this.#submissions++;
+  }
+
+  /** @internal */
+  urgency(): Urgency | undefined {
+    return (this.#starting ?? this.#polled)?.urgencyNow();
   }
 
   /** @internal Text for a request that is being started or runs. */

@@ -16,11 +16,16 @@ export function codeOf(status: number): ErrorCode {
 export function limitError(code: ErrorCode, message: string, limit: string, value: number, retryAfterNs: number): RealmError {
   const facts: LimitFacts = {};
   if (limit !== '') {
-    facts.limit = limit.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
+    facts.limit = limitName(limit);
     facts.value = value;
   }
   if (retryAfterNs > 0) facts.retryAfter = retryAfterNs / 1e9;
   return new RealmError(code, message, facts);
+}
+
+/** As ResourceLimits names it. */
+export function limitName(native: string): string {
+  return native.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
 }
 
 /** Codes of failures that the core says more about than a guest is told. */

@@ -2,11 +2,14 @@
 // _generated/abi.ts lower each of them by the canonical ABI.
 
 import { IMPORTS, type Host } from './_generated/abi.js';
+import type { Urgency } from './options.js';
 import type { ContextHost } from './platform.js';
 
 export interface GuestSink {
   emit(request: number, text: Uint8Array): void;
   log(level: number, text: string): void;
+  /** Of the request that the guest is being called for. */
+  urgency(): Urgency | undefined;
   /** The guest submitted work: it has something to wait for now. */
   submitted(): void;
 }
@@ -22,6 +25,7 @@ export function guestImports(context: ContextHost, sink: GuestSink): Host {
     const method = (context as unknown as Record<string, Method>)[name]!.bind(context);
     host[name] = SUBMITTING.includes(name) ? counted(method, sink) : method;
   }
+  host['sessionOpen'] = (model) => context.sessionOpen(model as number, sink.urgency());
   host['emit'] = (request, text) => sink.emit(request as number, text as Uint8Array);
   host['log'] = (level, text) => sink.log(level as number, text as string);
   return host as unknown as Host;

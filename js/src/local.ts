@@ -1,14 +1,13 @@
 // Ports to an engine in this thread: thin, because what they stand for is one call away.
 
-import type { Request } from './_generated/abi.js';
 import { renderPrompt, type ChatOptions, type Message, type Prompt } from './chat.js';
 import { RealmError } from './errors.js';
 import { Guest } from './guest.js';
 import { hostLogits, hostPublish } from './host_session.js';
 import { guestModule, requireOrchestrator } from './module.js';
-import { platform, watched, type EngineHost, type EngineStats, type ModelHost, type ModelInfo } from './platform.js';
+import { platform, watched, type EngineHost, type EngineStats, type ModelHost, type ModelInfo, type TenantStats } from './platform.js';
 import type { EnginePort, Listener, LoadOptions, ModelInput, ModelPort, RealmPort, RealmPortOptions } from './port.js';
-import type { Published, RunningRequest } from './port.js';
+import type { Published, RealmRequest, RunningRequest } from './port.js';
 import type { ResourceLimits } from './options.js';
 
 export class LocalEngine implements EnginePort {
@@ -37,6 +36,10 @@ export class LocalEngine implements EnginePort {
   async stats(): Promise<EngineStats> {
     return { ...this.host.stats(), ...this.facts };
   }
+
+  async tenantStats(tenant: bigint): Promise<TenantStats> {
+    return this.host.tenantStats(tenant);
+  }
 }
 
 function inputName(source: ModelInput): string {
@@ -59,7 +62,7 @@ export class LocalRealm implements RealmPort {
     return Promise.resolve(WebAssembly.Module.exports(this.#module).map((found) => found.name).sort());
   }
 
-  start(request: Omit<Request, 'model'>, model: ModelPort | undefined, listener: Listener): RunningRequest {
+  start(request: RealmRequest, model: ModelPort | undefined, listener: Listener): RunningRequest {
     if (!this.#checked) requireOrchestrator(this.#module);
     this.#checked = true;
     return this.#guest.start(request, model && hostOf(model), listener);

@@ -12,6 +12,7 @@ export type CpuFeature = keyof typeof CPU_FEATURES;
 const MAX_THREADS = 1024;
 const MAX_WEIGHT = 10_000;
 const UINT32 = 0xffffffff;
+const MAX_DEADLINE = 1e6;
 
 /** What a tenant may use. 0: no limit of its own; the runtime's and the model's limits always hold. */
 export interface ResourceLimits {
@@ -103,6 +104,10 @@ export interface GenerateOptions {
   seed?: number | bigint | null;
   logitBias?: Readonly<Record<number, number>> | ReadonlyMap<number, number> | null;
   ignoreEnd?: boolean;
+  /** Among the tenant's own requests, higher ones come first. */
+  priority?: number;
+  /** Seconds from the start after which what is not done fails with `limit-exceeded`. */
+  deadline?: number;
   signal?: AbortSignal;
   /** The names of the Python host are accepted too. */
   max_tokens?: number;
@@ -121,13 +126,22 @@ export interface Settings {
   parseSpecial: boolean;
   params: Sampling;
   biases: Packed;
+  urgency: Urgency;
   signal: AbortSignal | undefined;
+}
+
+/** What the scheduler hears of a request; its guest does not. */
+export interface Urgency {
+  priority: number;
+  /** Seconds; 0: none. */
+  deadline: number;
 }
 
 /** The names of GenerateOptions. */
 export const SETTINGS = [
   'maxTokens', 'stop', 'mode', 'model', 'addSpecial', 'parseSpecial', 'temperature', 'topK', 'topP', 'minP',
-  'repetitionPenalty', 'frequencyPenalty', 'presencePenalty', 'penaltyWindow', 'seed', 'logitBias', 'ignoreEnd', 'signal',
+  'repetitionPenalty', 'frequencyPenalty', 'presencePenalty', 'penaltyWindow', 'seed', 'logitBias', 'ignoreEnd',
+  'priority', 'deadline', 'signal',
 ] as const;
 
 export function checkSettings(options: GenerateOptions = {}, extra: readonly string[] = []): Settings {
@@ -141,7 +155,15 @@ export function checkSettings(options: GenerateOptions = {}, extra: readonly str
     parseSpecial: own.parseSpecial ?? false,
     params: checkSampling(own),
     biases: packBiases(own.logitBias),
+    urgency: checkUrgency(own),
     signal: own.signal,
+  };
+}
+
+export function checkUrgency({ priority, deadline }: Pick<GenerateOptions, 'priority' | 'deadline'>): Urgency {
+  return {
+    priority: wholeNumber('priority', priority ?? 0, 0, UINT32),
+    deadline: deadline === undefined ? 0 : realNumber('deadline', deadline, 0, MAX_DEADLINE, true),
   };
 }
 

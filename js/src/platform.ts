@@ -3,7 +3,7 @@
 
 import type { Host } from './_generated/abi.js';
 import type { RealmError } from './errors.js';
-import type { CheckedEngineOptions, ResourceLimits } from './options.js';
+import type { CheckedEngineOptions, ResourceLimits, Urgency } from './options.js';
 import type { LoadOptions, ModelInput } from './port.js';
 
 /** Sizes and special tokens of a model; a token it does not have is null. */
@@ -55,6 +55,8 @@ export interface ContextHost extends Omit<Host, 'emit' | 'log'> {
   /** The last work of this context that was refused or failed for a limit, told once. */
   refusal(): RealmError | undefined;
   /** A session without prefix cache; publish makes what it holds public for all tenants. */
+  /** The request in whose name it is opened says what is left of its time. */
+  sessionOpen(model: number, urgency?: Urgency): number;
   sessionOpenPrivate(model: number): number;
   publish(session: number): { prefix: number; tokens: number };
   /** A session without prefix cache and with f32 keys and values. */
@@ -71,6 +73,26 @@ export interface HostLoadOptions extends LoadOptions {
 
 export type EngineStats = Readonly<Record<string, number | string>>;
 
+/** What a tenant uses now, in all its realms, and has used since it came. */
+export interface TenantStats {
+  /** Requests that compute. */
+  running: number;
+  /** Requests that wait for a place. */
+  queued: number;
+  sessions: number;
+  kvTokens: number;
+  requests: number;
+  /** Computed; prefixes that were found are not. */
+  tokensPrompt: number;
+  tokensGenerated: number;
+  /** Of all requests, before their first row was computed. */
+  waitedSeconds: number;
+  /** Seconds until the rates allow new work. */
+  retryAfter: number;
+  /** Work that failed, by the limit. */
+  refused: Readonly<Record<string, number>>;
+}
+
 export interface EngineHost {
   /** `moved` is called when a ticket of the context made progress or ended. */
   context(tenant: bigint, limits: Required<ResourceLimits>, moved: () => void): ContextHost;
@@ -78,6 +100,7 @@ export interface EngineHost {
   /** Another handle on a model that is loaded in this process. */
   find(key: string): ModelHost | undefined;
   stats(): EngineStats;
+  tenantStats(tenant: bigint): TenantStats;
   /** A request began (1) or ended (-1): while any runs, the event loop must not end. */
   running(change: 1 | -1): void;
 }

@@ -7,8 +7,8 @@
 import type { Finish, Request } from './_generated/abi.js';
 import type { ChatOptions, Message, Prompt } from './chat.js';
 import type { RealmError } from './errors.js';
-import type { Backend, CheckedEngineOptions, KvType, ResourceLimits } from './options.js';
-import type { EngineStats, ModelInfo } from './platform.js';
+import type { Backend, CheckedEngineOptions, KvType, ResourceLimits, Urgency } from './options.js';
+import type { EngineStats, ModelInfo, TenantStats } from './platform.js';
 
 /** A model file: a path (Node), an address, or the bytes; several are the parts of a split file, in order. */
 export type ModelInput = string | URL | Blob | ArrayBuffer | Uint8Array | readonly (string | URL | Blob)[];
@@ -46,6 +46,7 @@ export interface EnginePort {
   /** Without a source: the demo model. */
   load(source: ModelInput | undefined, options: LoadOptions): Promise<ModelPort>;
   stats(): Promise<EngineStats>;
+  tenantStats(tenant: bigint): Promise<TenantStats>;
 }
 
 export interface RealmPortOptions {
@@ -58,7 +59,7 @@ export interface RealmPortOptions {
 export interface RealmPort {
   /** Names of what the guest's module exports; rejected when the module is refused. */
   readonly exports: Promise<readonly string[]>;
-  start(request: Omit<Request, 'model'>, model: ModelPort | undefined, listener: Listener): RunningRequest;
+  start(request: RealmRequest, model: ModelPort | undefined, listener: Listener): RunningRequest;
   /** Calls an export that takes and returns numbers. */
   call(name: string, values: readonly (number | bigint)[]): Promise<unknown>;
   setLimits(limits: Required<ResourceLimits>): Promise<void>;
@@ -94,6 +95,11 @@ export interface Published {
 }
 
 // ---- running requests ----
+
+/** What the guest is handed, but for its model; and what it is not told. */
+export interface RealmRequest extends Omit<Request, 'model'> {
+  urgency: Urgency;
+}
 
 /** The last word of a request. */
 export interface Ended {

@@ -3,14 +3,13 @@
 // A cancelled call is over for its caller at once; the worker hears of it and its later words are dropped. When the worker dies,
 // everything that still runs in it ends with the reason.
 
-import type { Request } from './_generated/abi.js';
 import type { ChatOptions, Message, Prompt } from './chat.js';
 import { cancelled, checkSignal, RealmError } from './errors.js';
 import { invalid } from './options.js';
 import type { ResourceLimits } from './options.js';
-import type { EngineStats, ModelInfo } from './platform.js';
+import type { EngineStats, ModelInfo, TenantStats } from './platform.js';
 import { NOTHING, type EnginePort, type Listener, type LoadOptions, type ModelInput, type ModelPort, type Transfer } from './port.js';
-import type { Published, RealmPort, RealmPortOptions, RunningRequest } from './port.js';
+import type { Published, RealmPort, RealmPortOptions, RealmRequest, RunningRequest } from './port.js';
 import {
   isBytes,
   isEnded,
@@ -24,6 +23,7 @@ import {
   isPrompt,
   isPublished,
   isStats,
+  isTenantStats,
   isText,
   isTexts,
   receivedError,
@@ -107,6 +107,10 @@ export class RemoteEngine implements EnginePort {
 
   stats(): Promise<EngineStats> {
     return this.call('stats', [], isStats);
+  }
+
+  tenantStats(tenant: bigint): Promise<TenantStats> {
+    return this.call('tenantStats', [tenant], isTenantStats);
   }
 
   /** Closes the worker: whatever runs in it ends with this. */
@@ -254,7 +258,7 @@ export class RemoteRealm implements RealmPort {
     engine.use(1);
   }
 
-  start(request: Omit<Request, 'model'>, model: ModelPort | undefined, listener: Listener): RunningRequest {
+  start(request: RealmRequest, model: ModelPort | undefined, listener: Listener): RunningRequest {
     this.#checkOpen();
     const args = [this.#id, model && this.engineModel(model), request, listener.patient === true];
     let held = 0;

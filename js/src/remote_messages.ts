@@ -5,7 +5,7 @@
 
 import { FINISHES, type Finish } from './_generated/abi.js';
 import { isErrorCode, RealmError, type LimitFacts } from './errors.js';
-import type { ModelInfo } from './platform.js';
+import type { ModelInfo, TenantStats } from './platform.js';
 import type { Ended, Published, Transfer } from './port.js';
 
 /** Two ends that hand each other structured clones, in order. */
@@ -94,6 +94,15 @@ export function isPrompt(value: unknown): value is { text: string; addSpecial: b
 
 export function isStats(value: unknown): value is Record<string, number | string> {
   return isRecord(value) && Object.values(value).every((one) => isNumber(one) || isText(one));
+}
+
+const TENANT_COUNTS = [
+  'running', 'queued', 'sessions', 'kvTokens', 'requests', 'tokensPrompt', 'tokensGenerated', 'waitedSeconds', 'retryAfter',
+];
+
+export function isTenantStats(value: unknown): value is TenantStats {
+  if (!isRecord(value) || !isRecord(value['refused'])) return false;
+  return TENANT_COUNTS.every((name) => isNumber(value[name])) && Object.values(value['refused']).every(isCount);
 }
 
 export function isPublished(value: unknown): value is Published {

@@ -3,13 +3,12 @@
 // Nothing is believed of a message: what is no message of the protocol is dropped, and an argument of the wrong kind is the error of
 // its call. Calls come in order; those that come while the engine opens wait for it.
 
-import type { Request } from './_generated/abi.js';
 import type { ChatOptions, Message } from './chat.js';
 import { cancelled, RealmError } from './errors.js';
 import { LocalRealm, type LocalEngine, type LocalModel } from './local.js';
-import { checkLimits, invalid, KV_TYPES, type CheckedEngineOptions, type KvType } from './options.js';
-import type { Ended, ModelInput, RunningRequest } from './port.js';
-import { errorMessage, isBytes, isCount, isIds, isNumeric, isRecord, isText, isToWorker } from './remote_messages.js';
+import { checkLimits, checkUrgency, invalid, KV_TYPES, type CheckedEngineOptions, type KvType } from './options.js';
+import type { Ended, ModelInput, RealmRequest, RunningRequest } from './port.js';
+import { errorMessage, isBytes, isCount, isIds, isNumber, isNumeric, isRecord, isText, isToWorker } from './remote_messages.js';
 import type { Channel, LogitRows, ModelFacts, ToWorker } from './remote_messages.js';
 
 /** Makes the engine of the options that the first call carries. */
@@ -79,6 +78,7 @@ class Server {
   readonly #methods: Record<string, Method> = {
     open: ([options]) => this.#open(options as CheckedEngineOptions),
     stats: () => this.#opened().stats(),
+    tenantStats: ([tenant]) => this.#opened().tenantStats(tenantId(tenant)),
 
     load: ([id, source, options], call) => this.#load(count(id), source as ModelInput | undefined, record(options), call),
     findModel: ([id, key]) => void this.#models.set(count(id), this.#opened().find(text(key))),
@@ -154,10 +154,9 @@ class Server {
   }
 
   #makeRealm(id: number, guest: unknown, tenant: unknown, limits: Record<string, unknown>): Promise<readonly string[]> {
-    if (typeof tenant !== 'bigint') throw invalid('a tenant must be a bigint');
     const own = guest === undefined ? undefined : bytes(guest);
     try {
-      const realm = this.#opened().realm({ guest: own, tenant, limits: checkLimits(limits) });
+      const realm = this.#opened().realm({ guest: own, tenant: tenantId(tenant), limits: checkLimits(limits) });
       this.#realms.set(id, realm);
       return realm.exports;
     } catch (problem) {
@@ -180,9 +179,11 @@ class Server {
     patient: boolean,
     call: Call,
   ): Promise<Ended> {
+    const { priority, deadline } = record(request['urgency']);
+    const urgency = checkUrgency({ priority: count(priority), deadline: deadline === 0 ? undefined : number(deadline) });
     return new Promise((resolve, reject) => {
       const { id } = call;
-      call.running = realm.start(request as unknown as Request, model === undefined ? undefined : this.#model(model), {
+      call.running = realm.start({ ...request, urgency } as RealmRequest, model === undefined ? undefined : this.#model(model), {
         patient,
         text: (piece) => this.channel.send({ kind: 'text', id, piece }, [piece.buffer as ArrayBuffer]),
         end: ({ problem, ...ended }) => (problem ? reject(problem) : resolve(ended)),
@@ -217,8 +218,14 @@ function checked<Value>(value: unknown, check: (value: unknown) => value is Valu
   return value;
 }
 
+const number = (value: unknown): number => checked(value, isNumber, 'a number');
 const count = (value: unknown): number => checked(value, isCount, 'a number');
 const text = (value: unknown): string => checked(value, isText, 'a text');
 const bytes = (value: unknown): Uint8Array => checked(value, isBytes, 'bytes');
 const tokens = (value: unknown): Uint32Array => checked(value, isIds, 'token ids');
 const record = (value: unknown): Record<string, unknown> => checked(value, isRecord, 'an object');
+
+function tenantId(value: unknown): bigint {
+  if (typeof value !== 'bigint') throw invalid('a tenant must be a bigint');
+  return value;
+}

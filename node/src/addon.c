@@ -120,6 +120,40 @@ static napi_value runtime_stats(napi_env env, napi_callback_info info) {
     return made;
 }
 
+/* Object of counts: refused work by the limit's name. */
+static napi_value refusals(napi_env env, const addon_runtime *runtime, uint64_t tenant) {
+    napi_value made;
+    if (napi_create_object(env, &made) != napi_ok) return NULL;
+    for (uint32_t kind = 1; *realm_limit_name(kind); kind++) {
+        uint64_t count = realm_tenant_refused(runtime->rt, tenant, kind);
+        if (count) addon_set_number(env, made, realm_limit_name(kind), (double)count);
+    }
+    return made;
+}
+
+/* (runtime, tenant) */
+static napi_value tenant_stats(napi_env env, napi_callback_info info) {
+    call c;
+    napi_value made;
+    if (!call_begin(&c, env, info)) return NULL;
+    const addon_runtime *runtime = addon_find(&c, 0, OBJECT_RUNTIME);
+    if (!runtime) return addon_throw(env, REALM_E_CLOSED, "this runtime was closed");
+    if (napi_create_object(env, &made) != napi_ok) return NULL;
+    realm_tenant_stats stats;
+    realm_tenant_get_stats(runtime->rt, call_u64(&c, 1), &stats);
+    addon_set_number(env, made, "running", (double)stats.running);
+    addon_set_number(env, made, "queued", (double)stats.queued);
+    addon_set_number(env, made, "sessions", (double)stats.sessions);
+    addon_set_number(env, made, "kvTokens", (double)stats.kv_tokens);
+    addon_set_number(env, made, "requests", (double)stats.requests);
+    addon_set_number(env, made, "tokensPrompt", (double)stats.tokens_prompt);
+    addon_set_number(env, made, "tokensGenerated", (double)stats.tokens_generated);
+    addon_set_number(env, made, "waitedNs", (double)stats.waited_ns);
+    addon_set_number(env, made, "retryAfterNs", (double)stats.retry_after_ns);
+    addon_set(env, made, "refused", refusals(env, runtime, call_u64(&c, 1)));
+    return made;
+}
+
 /* (runtime, bytes, repeats) -> bytes per second; computes in this thread */
 static napi_value read_bandwidth(napi_env env, napi_callback_info info) {
     call c;
@@ -136,6 +170,7 @@ static const addon_function RUNTIME_FUNCTIONS[] = {
     {"runtimeOpen", runtime_open},
     {"runtimeClose", runtime_close},
     {"runtimeStats", runtime_stats},
+    {"tenantStats", tenant_stats},
     {"readBandwidth", read_bandwidth},
     {NULL, NULL},
 };

@@ -13,6 +13,20 @@ export interface Refusal {
   retryAfter: number;
 }
 
+/** What the core says of a tenant. */
+export interface NativeTenantStats {
+  running: number;
+  queued: number;
+  sessions: number;
+  kvTokens: number;
+  requests: number;
+  tokensPrompt: number;
+  tokensGenerated: number;
+  waitedNs: number;
+  retryAfterNs: number;
+  refused: Record<string, number>;
+}
+
 export interface Addon {
   readonly abiVersion: number;
   listen(moved: (serials: Float64Array, lost: boolean) => void): void;
@@ -20,6 +34,7 @@ export interface Addon {
   submitting(begins: boolean): void;
   runtimeOpen(threads: number, features: number, executor: number, batchRows: number, kvBytes: number): number;
   runtimeStats(runtime: number): Record<string, number | string>;
+  tenantStats(runtime: number, tenant: bigint): NativeTenantStats;
   readBandwidth(runtime: number, bytes: number, repeats: number): number;
   loaderBegin(runtime: number, path: string, mode: number, contextLength: number, kvType: number): Promise<number>;
   loaderStep(loader: number): Promise<number>;
@@ -41,7 +56,16 @@ export interface Addon {
   contextGrant(context: number, model: number): number;
   contextRevoke(context: number, model: number): number;
   openTickets(context: number): number;
-  sessionOpen(context: number, model: number, ...exact: number[]): number;
+  /** `deadline` in nanoseconds. */
+  sessionOpen(
+    context: number,
+    model: number,
+    kvType: number,
+    contextLength: number,
+    noPrefix: number,
+    priority: number,
+    deadline: number,
+  ): number;
   sessionClose(context: number, session: number): number;
   sessionPosition(context: number, session: number): number;
   sessionRewind(context: number, session: number, position: number): number;

@@ -184,16 +184,17 @@ static napi_value open_tickets(napi_env env, napi_callback_info info) {
 
 /* ---- sessions ---- */
 
-/* (context, model, kvType, contextLength, noPrefix) */
+/* (context, model, kvType, contextLength, noPrefix, priority, deadline in nanoseconds, 0: none) */
 static napi_value session_open(napi_env env, napi_callback_info info) {
     call c;
     uint32_t session = 0;
     addon_context *context = context_of(&c, env, info);
     if (!context) return closed(env);
     realm_session_options options = {.kv_type = call_u32(&c, 2), .context_length = call_u32(&c, 3), .no_prefix = call_u32(&c, 4)};
-    const realm_session_options *given = c.count > 2 ? &options : NULL;
+    options.priority = call_u32(&c, 5);
+    options.deadline_ns = (uint64_t)call_number(&c, 6);
     realm_error err;
-    (void)realm_session_open(context->ctx, call_u32(&c, 1), given, &session, &err);
+    (void)realm_session_open(context->ctx, call_u32(&c, 1), &options, &session, &err);
     return handle_or_refusal(context, env, &err, session);
 }
 

@@ -19,11 +19,11 @@ import {
   type Token,
 } from '../../js/src/_generated/abi.js';
 import { checkSignal, isErrorCode, RealmError } from '../../js/src/errors.js';
-import { codeOf, GrantedModels, limitError } from '../../js/src/host_results.js';
+import { codeOf, GrantedModels, limitError, limitName } from '../../js/src/host_results.js';
 import { Loading } from '../../js/src/loading.js';
-import { KV_TYPES, limitsTenant, type CheckedEngineOptions, type ResourceLimits } from '../../js/src/options.js';
+import { KV_TYPES, limitsTenant, type CheckedEngineOptions, type ResourceLimits, type Urgency } from '../../js/src/options.js';
 import type { ContextHost, EngineHost, EngineStats, HostLoadOptions, ModelHost } from '../../js/src/platform.js';
-import type { ModelInfo, Platform } from '../../js/src/platform.js';
+import type { ModelInfo, Platform, TenantStats } from '../../js/src/platform.js';
 import type { ModelInput } from '../../js/src/port.js';
 import { dispatcher, type Addon, type Dispatcher } from './addon.js';
 import { refuseDownloads } from './source.js';
@@ -184,8 +184,8 @@ class NodeContext implements ContextHost {
     return this.models.decode(model, tokens, special, textStart);
   }
 
-  sessionOpen(model: number): number {
-    return checked(this.addon.sessionOpen(this.handle, model));
+  sessionOpen(model: number, { priority, deadline }: Urgency = { priority: 0, deadline: 0 }): number {
+    return checked(this.addon.sessionOpen(this.handle, model, KV_OF_MODEL, 0, 0, priority, Math.ceil(deadline * 1e9)));
   }
 
   setLimits(limits: Required<ResourceLimits>): void {
@@ -198,7 +198,7 @@ class NodeContext implements ContextHost {
   }
 
   sessionOpenPrivate(model: number): number {
-    return checked(this.addon.sessionOpen(this.handle, model, KV_OF_MODEL, 0, 1));
+    return checked(this.addon.sessionOpen(this.handle, model, KV_OF_MODEL, 0, 1, 0, 0));
   }
 
   publish(session: number): { prefix: number; tokens: number } {
@@ -207,7 +207,7 @@ class NodeContext implements ContextHost {
   }
 
   sessionOpenExact(model: number): number {
-    return checked(this.addon.sessionOpen(this.handle, model, KV_TYPES.f32, 0, 1));
+    return checked(this.addon.sessionOpen(this.handle, model, KV_TYPES.f32, 0, 1, 0, 0));
   }
 
   sessionClose(session: number): void {
@@ -356,6 +356,16 @@ class NodeEngine implements EngineHost {
 
   stats(): EngineStats {
     return guarded(() => this.addon.runtimeStats(this.runtime));
+  }
+
+  tenantStats(tenant: bigint): TenantStats {
+    const { refused, waitedNs, retryAfterNs, ...counts } = guarded(() => this.addon.tenantStats(this.runtime, tenant));
+    return {
+      ...counts,
+      waitedSeconds: waitedNs / 1e9,
+      retryAfter: retryAfterNs / 1e9,
+      refused: Object.fromEntries(Object.entries(refused).map(([name, count]) => [limitName(name), count])),
+    };
   }
 
   running(change: 1 | -1): void {

@@ -5,13 +5,12 @@
 
 import { Worker } from 'node:worker_threads';
 
-import type { Request } from '../../js/src/_generated/abi.js';
 import { RealmError } from '../../js/src/errors.js';
 import type { LocalEngine } from '../../js/src/local.js';
 import type { CheckedEngineOptions, ResourceLimits } from '../../js/src/options.js';
-import type { EngineStats } from '../../js/src/platform.js';
+import type { EngineStats, TenantStats } from '../../js/src/platform.js';
 import type { EnginePort, Listener, LoadOptions, ModelInput, ModelPort, RealmPort } from '../../js/src/port.js';
-import type { RealmPortOptions, RunningRequest } from '../../js/src/port.js';
+import type { RealmPortOptions, RealmRequest, RunningRequest } from '../../js/src/port.js';
 import { RemoteEngine, RemoteRealm, type RemoteModel } from '../../js/src/remote_client.js';
 import { WorkerChannel } from './worker_channel.js';
 
@@ -35,6 +34,10 @@ export class IsolatedEngine implements EnginePort {
 
   stats(): Promise<EngineStats> {
     return this.local.stats();
+  }
+
+  tenantStats(tenant: bigint): Promise<TenantStats> {
+    return this.local.tenantStats(tenant);
   }
 }
 
@@ -60,7 +63,7 @@ class IsolatedRealm implements RealmPort {
     this.exports = this.#realm.exports;
   }
 
-  start(request: Omit<Request, 'model'>, model: ModelPort | undefined, listener: Listener): RunningRequest {
+  start(request: RealmRequest, model: ModelPort | undefined, listener: Listener): RunningRequest {
     return this.#realm.start(request, model && this.#own(model), listener);
   }
 

@@ -8,8 +8,10 @@ README.md has the table.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import sys
+from dataclasses import asdict
 from typing import Any
 
 from realm import Generation, Realm, RealmError
@@ -53,6 +55,12 @@ def cancel(realm: Realm, request: dict[str, Any]) -> dict[str, Any]:
     return result(realm.generate(request["then"], temperature=0))
 
 
+def account(realm: Realm, request: dict[str, Any]) -> dict[str, Any]:
+    with contextlib.suppress(RealmError):  # which is counted
+        realm.generate(request["prompt"], **settings(request))
+    return {"stats": asdict(realm.tenant_stats())}
+
+
 def logits(realm: Realm, request: dict[str, Any]) -> dict[str, Any]:
     rows = realm.logits(request["ids"])[request["positions"]]
     return {"logits": base64.b64encode(rows.astype("<f4").tobytes()).decode()}
@@ -89,7 +97,7 @@ def result(made: Generation) -> dict[str, Any]:
 
 OPERATIONS = {
     function.__name__: function
-    for function in (load, generate, chat, stream, cancel, logits, tokenize, detokenize)
+    for function in (load, generate, chat, stream, cancel, account, logits, tokenize, detokenize)
 }
 
 if __name__ == "__main__":

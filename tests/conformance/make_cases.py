@@ -26,6 +26,18 @@ F32_BOUND = 1e-3  # float weights, f32 KV cache
 F16_KV_BOUND = 2e-2  # float weights, f16 KV cache
 MODES = ["whole", "layers"]  # beside "granular", which requests use when they name none
 END_ID = 2  # of the chain model
+ACCOUNT = [  # what every host says of a tenant
+    "running",
+    "queued",
+    "sessions",
+    "kv_tokens",
+    "requests",
+    "tokens_prompt",
+    "tokens_generated",
+    "waited_seconds",
+    "retry_after",
+    "refused",
+]
 TINY_MODELS = ["llama3", "llama-linear", "mistral", "qwen2", "gemma2"]
 
 
@@ -39,6 +51,7 @@ def main() -> None:
         "5_errors": errors(),
         "6_tokens": tokens(),
         "7_logits": logits(),
+        "8_tenants": tenants(),
     }
     for name, cases in groups.items():
         (CASES / f"{name}.json").write_text(json.dumps(cases, indent=1) + "\n")
@@ -320,6 +333,31 @@ def logits() -> list[Json]:
         case("logits quantized", "quant-q8_0", request, {"logits": expect}),
         case("logits of a foreign id", "model-chain", foreign, {"error": "invalid-argument"}),
     ]
+
+
+# ---- tenants ----------------------------------------------------------------------------------------
+
+
+def tenants() -> list[Json]:
+    """What a tenant has used, and what the scheduler hears of a request. The prompts have two tokens."""
+    used = stats(requests=1, tokens_prompt=2, tokens_generated=5, queued=0, refused={})
+    late = stats(tokens_generated=0, refused={"deadline": 1})
+    return [
+        case("account", "model-chain", account(), used),
+        case("urgent account", "model-chain", account(priority=7, deadline=600.0), used),
+        case("account of a deadline", "model-chain", account(deadline=1e-9), late),
+        case("deadline", "model-chain", chain_request("1", deadline=1e-9), {"error": "limit-exceeded"}),
+        case("no time", "model-chain", chain_request("1", deadline=0), {"error": "invalid-argument"}),
+        case("no priority", "model-chain", chain_request("1", priority=-1), {"error": "invalid-argument"}),
+    ]
+
+
+def stats(**values: Any) -> Json:
+    return {"stats": {"names": ACCOUNT, "values": values}}
+
+
+def account(**urgency: Any) -> Json:
+    return {**chain_request("1", max_tokens=5, ignore_end=True, mode="whole", **urgency), "op": "account"}
 
 
 if __name__ == "__main__":

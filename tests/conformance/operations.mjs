@@ -34,6 +34,11 @@ const OPERATIONS = {
     return result(await realm.generate(request.then, { temperature: 0 }));
   },
 
+  account: async (realm, request) => {
+    await realm.generate(request.prompt, settings(request)).catch((problem) => assertCounted(problem));
+    return { stats: snakeCase(await realm.tenantStats()) };
+  },
+
   logits: async (realm, request) => {
     const rows = await realm.logits(request.ids);
     return { logits: base64(request.positions.map((at) => rows.at(at))) };
@@ -63,6 +68,18 @@ function number(value) {
 
 function result(made) {
   return { text: made.text, tokens: made.tokens, prompt_tokens: made.promptTokens, finish_reason: made.finishReason };
+}
+
+/** A tenant's account counts failures of requests; anything else is a failure of this program. */
+function assertCounted(problem) {
+  if (problem.name !== 'RealmError') throw problem;
+}
+
+/** {tokensPrompt: 2} -> {tokens_prompt: 2} */
+function snakeCase(stats) {
+  const name = (camel) => camel.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+  const entries = Object.entries(stats).map(([key, value]) => [name(key), typeof value === 'object' ? snakeCase(value) : value]);
+  return Object.fromEntries(entries);
 }
 
 /** Of the rows' bytes, one after the other. */

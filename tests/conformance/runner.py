@@ -167,6 +167,13 @@ def check_logits(answer: Json, value: Json, again: Again) -> None:
     assert error < value["bound"], f"the largest error is {error}, the bound {value['bound']}"
 
 
+def check_stats(answer: Json, value: Json, again: Again) -> None:
+    stats = answer.get("stats", {})
+    assert sorted(stats) == sorted(value["names"]), f"expected {value['names']}, got {shortened(answer)}"
+    made = {name: stats[name] for name in value["values"]}
+    assert made == value["values"], f"expected {value['values']}, got {shortened(answer)}"
+
+
 def check_repeats(answer: Json, value: bool, again: Again) -> None:
     assert answer["tokens"], f"expected tokens, got {shortened(answer)}"
     assert again()["tokens"] == answer["tokens"], "the same request gave other tokens"
@@ -192,6 +199,7 @@ CHECKS: dict[str, Callable[[Json, Any, Again], None]] = {
     "greedy": check_greedy,
     "pieces": check_pieces,
     "logits": check_logits,
+    "stats": check_stats,
     "repeats": check_repeats,
     "other_seed": check_other_seed,
     "other_modes": check_other_modes,

@@ -1,16 +1,20 @@
-// What tenants may use, and what they share: errors that name the limit, limits that change, public prefixes. Beside the addon in this
-// thread, the same holds for guests in worker threads and for core.wasm, where the facts of an error cross a channel.
+// What tenants may use, and what they share: errors that name the limit, limits that change, deadlines, priorities, accounts, public
+// prefixes. Beside the addon in this thread, the same holds for guests in worker threads and for core.wasm, where the facts of an error
+// cross a channel.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 
 import { Realm } from '../../node/dist/index.mjs';
 import { DEMO, rejectsWith, throwsWith } from './helpers.mjs';
 
 const PORTABLE = { cpuFeatures: ['portable'], threads: 1 };
 const GREEDY = { temperature: 0, maxTokens: 6 };
+const ENDLESS = { temperature: 0, maxTokens: 1_000_000, ignoreEnd: true }; // to the end of the context
 const SYSTEM = { role: 'system', content: 'You answer in one short sentence, and you never say more than you were asked.' };
 const PAGE = 16;
+let accounts = 1000; // each test's own tenant
 
 function opened(t, options) {
   const realm = new Realm(options);
@@ -31,6 +35,56 @@ for (const [name, options] of Object.entries({ here: {}, worker: { isolation: 'w
     assert.equal(problem.limit, 'kvTokens');
     assert.equal(problem.value, 40);
     assert.equal(problem.retryAfter, undefined);
+  });
+
+  test(`a deadline ends what is not done, and only that (${name})`, async (t) => {
+    const realm = opened(t, options);
+    for (const mode of ['whole', 'granular']) {
+      const problem = await refused(realm.generate('The', { ...ENDLESS, mode, deadline: 0.000_001 }));
+      assert.equal(problem.limit, 'deadline');
+      assert.equal((await realm.generate('The', { ...GREEDY, ignoreEnd: true, mode, deadline: 600 })).tokens.length, 6);
+    }
+    assert.deepEqual((await realm.tenantStats()).refused, { deadline: 2 });
+  });
+
+  test(`priorities order what waits (${name})`, async (t) => {
+    const realm = opened(t, { ...options, limits: { concurrentRequests: 1, queueLength: 8 } });
+    await realm.loadModel(DEMO);
+    const order = async (priorities) => {
+      const ends = [];
+      const first = realm.streamTokens('The', { ...ENDLESS, priority: 9 })[Symbol.asyncIterator]();
+      await first.next(); // it has the only place
+      const all = priorities.map((priority, index) =>
+        realm.generate('A', { ...GREEDY, priority, deadline: 600 }).then(() => ends.push(index)));
+      while ((await realm.tenantStats()).queued < priorities.length) await pause(5);
+      await first.return();
+      await Promise.all(all);
+      return ends;
+    };
+    assert.deepEqual(await order([0, 0, 0]), [0, 1, 2]);
+    assert.deepEqual(await order([0, 5, 3]), [1, 2, 0]);
+  });
+
+  test(`a tenant's account says what it uses and has used (${name})`, async (t) => {
+    const realm = opened(t, { ...options, tenant: accounts++, limits: { concurrentRequests: 1, queueLength: 1 } });
+    const before = await realm.tenantStats();
+    assert.deepEqual([before.requests, before.tokensPrompt, before.tokensGenerated, before.refused], [0, 0, 0, {}]);
+    const done = await realm.generate('The capital of France is', { ...GREEDY, ignoreEnd: true });
+    const after = await realm.tenantStats();
+    assert.deepEqual([after.requests, after.tokensPrompt, after.tokensGenerated], [1, done.promptTokens, 6]);
+
+    const first = realm.streamTokens('The', ENDLESS)[Symbol.asyncIterator]();
+    await first.next();
+    const waits = realm.generate('A', GREEDY);
+    while ((await realm.tenantStats()).queued === 0) await pause(5);
+    const problem = await refused(realm.generate('A', GREEDY));
+    assert.equal(problem.limit, 'queueLength');
+    const now = await realm.tenantStats();
+    assert.deepEqual([now.running, now.queued, now.refused], [1, 1, { queueLength: 1 }]);
+    assert(now.kvTokens > 0 && now.sessions >= 2, JSON.stringify(now));
+    await first.return();
+    await waits;
+    assert((await realm.tenantStats()).waitedSeconds > 0);
   });
 
   test(`limits change while the realm lives (${name})`, async (t) => {
@@ -82,5 +136,10 @@ test('limits that make no sense are refused', () => {
   for (const limits of [{ weight: -1 }, { weight: 20_000 }, { tokensPerSecond: 0.5 }, { queueLength: 2 ** 32 }, { no: 1 }]) {
     throwsWith(() => new Realm({ limits }), 'invalid-argument');
   }
+  const realm = new Realm();
+  for (const urgency of [{ priority: -1 }, { priority: 0.5 }, { deadline: 0 }, { deadline: NaN }, { deadline: '1' }]) {
+    throwsWith(() => realm.streamTokens('A', urgency), 'invalid-argument');
+  }
+  realm.dispose();
   for (const tenant of [0, -1, 0n, 1n << 63n]) throwsWith(() => new Realm({ tenant }), 'invalid-argument');
 });

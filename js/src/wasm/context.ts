@@ -7,10 +7,12 @@ import type { CacheInfo, ErrorCode, ModelProperties, Packed, Sampling, TicketSta
 import * as layout from '../_generated/core.js';
 import { RealmError } from '../errors.js';
 import { asResult, codeOf, GrantedModels, limitError, meetsLimit } from '../host_results.js';
-import { limitsTenant, type ResourceLimits } from '../options.js';
+import { limitsTenant, type ResourceLimits, type Urgency } from '../options.js';
 import type { ContextHost, ModelHost } from '../platform.js';
 import type { Core, Exports } from './core.js';
 import type { WasmModel } from './model.js';
+
+const SESSION = { kvType: layout.REALM_KV_MODEL, contextLength: 0, noPrefix: 0, priority: 0, deadlineNs: 0n };
 
 /** What a context needs of its engine. */
 export interface ContextOwner {
@@ -50,7 +52,7 @@ export class WasmContext implements ContextHost {
     this.#address = core.result;
   }
 
-  /** The work of a running step is dropped when the step ends. */
+  /** The work of a running step is dropped when the step ends. Another's request may have waited for the place. */
   close(): void {
     if (this.#address === 0) return;
     this.#exports.realm_context_destroy(this.#address);
@@ -58,6 +60,7 @@ export class WasmContext implements ContextHost {
     for (const ticket of [...this.#rooms.keys()]) this.#dropRoom(ticket);
     this.#models.clear();
     this.owner.left(this.serial);
+    this.owner.work();
   }
 
   #putLimits({ sessions, tickets, tensorBytes }: Required<ResourceLimits>): number {
@@ -158,19 +161,16 @@ export class WasmContext implements ContextHost {
 
   // ---- sessions ----
 
-  sessionOpen(model: number): number {
-    const { out, error } = this.#core;
-    const status = this.#exports.realm_session_open(this.#open, model, 0, out, error);
-    this.#remember(status);
-    return this.#made(status);
+  sessionOpen(model: number, { priority, deadline }: Urgency = { priority: 0, deadline: 0 }): number {
+    return this.#openSession(model, { priority, deadlineNs: BigInt(Math.ceil(deadline * 1e9)) });
   }
 
   sessionOpenExact(model: number): number {
-    return this.#openPrivate(model, layout.REALM_KV_F32);
+    return this.#openSession(model, { kvType: layout.REALM_KV_F32, noPrefix: 1 });
   }
 
   sessionOpenPrivate(model: number): number {
-    return this.#openPrivate(model, layout.REALM_KV_MODEL);
+    return this.#openSession(model, { noPrefix: 1 });
   }
 
   publish(session: number): { prefix: number; tokens: number } {
@@ -179,15 +179,21 @@ export class WasmContext implements ContextHost {
     return { prefix, tokens: this.#core.view.getUint32(out + 4, true) };
   }
 
-  #openPrivate(model: number, kvType: number): number {
-    const options = this.#core.begin().room(layout.REALM_SESSION_OPTIONS_SIZE);
-    const own = { kvType, contextLength: 0, noPrefix: 1, priority: 0, deadlineNs: 0n };
-    layout.writeCoreSessionOptions(this.#core.view, options, own);
-    return this.#made(this.#exports.realm_session_open(this.#open, model, options, this.#core.out, 0));
+  #openSession(model: number, own: Partial<layout.CoreSessionOptions>): number {
+    const context = this.#open;
+    const options = this.#guarded(() => this.#core.begin().room(layout.REALM_SESSION_OPTIONS_SIZE));
+    layout.writeCoreSessionOptions(this.#core.view, options, { ...SESSION, ...own });
+    const { out, error } = this.#core;
+    const status = this.#exports.realm_session_open(context, model, options, out, error);
+    this.#remember(status);
+    return this.#made(status);
   }
 
+  /** A request that waited for its place begins. */
   sessionClose(session: number): void {
-    if (this.#address !== 0) this.#exports.realm_session_close(this.#address, session, 0);
+    if (this.#address === 0) return;
+    this.#exports.realm_session_close(this.#address, session, 0);
+    this.owner.work();
   }
 
   sessionPosition(session: number): number {

@@ -7,9 +7,10 @@
 import * as layout from '../_generated/core.js';
 import { readPlanHeader } from '../_generated/records.js';
 import { checkSignal, RealmError } from '../errors.js';
+import { limitName } from '../host_results.js';
 import { Loading } from '../loading.js';
 import type { CheckedEngineOptions, ResourceLimits } from '../options.js';
-import type { EngineHost, EngineStats, HostLoadOptions, ModelHost, Platform } from '../platform.js';
+import type { EngineHost, EngineStats, HostLoadOptions, ModelHost, Platform, TenantStats } from '../platform.js';
 import type { ModelInput } from '../port.js';
 import type { ModelSource, OpenSource } from '../source.js';
 import { WasmContext, type ContextOwner } from './context.js';
@@ -229,6 +230,36 @@ class WasmEngine implements EngineHost, ContextOwner {
       memoryBytes: core.bytes.length,
       ...(this.device && { deviceBytes: this.device.bytes }),
     };
+  }
+
+  tenantStats(tenant: bigint): TenantStats {
+    const { core, runtime } = this;
+    const at = core.begin().room(layout.REALM_TENANT_STATS_SIZE);
+    core.exports.realm_tenant_get_stats(runtime, tenant, at);
+    const { waitedNs, retryAfterNs, ...found } = layout.readCoreTenantStats(core.view, at);
+    return {
+      running: Number(found.running),
+      queued: Number(found.queued),
+      sessions: Number(found.sessions),
+      kvTokens: Number(found.kvTokens),
+      requests: Number(found.requests),
+      tokensPrompt: Number(found.tokensPrompt),
+      tokensGenerated: Number(found.tokensGenerated),
+      waitedSeconds: Number(waitedNs) / 1e9,
+      retryAfter: Number(retryAfterNs) / 1e9,
+      refused: found.refused > 0n ? this.#refusals(tenant) : {},
+    };
+  }
+
+  #refusals(tenant: bigint): Record<string, number> {
+    const { core, runtime } = this;
+    const counts: Record<string, number> = {};
+    for (let kind = 1; ; kind++) {
+      const name = core.text(core.exports.realm_limit_name(kind));
+      if (name === '') return counts;
+      const count = Number(core.exports.realm_tenant_refused(runtime, tenant, kind));
+      if (count > 0) counts[limitName(name)] = count;
+    }
   }
 
   /** While there is something to compute, a turn is scheduled: that keeps an event loop going. */
