@@ -24,6 +24,7 @@ struct executor {
     const cpu_ops *ops;
     pool *pool;
     uint32_t max_rows, max_out;
+    bool rounded;           /* products of the layers round their activations: attention may do so too */
     float *slots[REALM_SLOT_COUNT];
     uint64_t slot_bytes[REALM_SLOT_COUNT];
     float *cos_sin;         /* (max_rows, rope_half, 2) of the running batch */
@@ -58,6 +59,16 @@ static uint64_t prepared_size(const executor *x) {
     return most + 64;
 }
 
+/* Whether every product in the layers is with quantized weights. */
+static bool layers_are_quantized(const plan *p) {
+    for (uint32_t i = 0; i < p->op_count; i++) {
+        const plan_op *op = &p->ops[i];
+        if (op->kind != REALM_OP_MATMUL || op->layer == REALM_LAYER_HEAD) continue;
+        if (block_type_of(p->tensors[op->weight].type)->elements == 1) return false;
+    }
+    return true;
+}
+
 static bool slot_is_gathered(uint32_t slot) { return slot == REALM_SLOT_Y || slot == REALM_SLOT_LOGITS; }
 
 static bool allocate_buffers(executor *x) {
@@ -80,7 +91,8 @@ realm_status executor_create(const plan *p, const uint8_t *weights, const cpu_op
     *out = NULL;
     executor *x = calloc(1, sizeof *x);
     if (x == NULL) return base_fail_memory(err, "the executor", sizeof *x);
-    *x = (executor){.plan = p, .weights = weights, .ops = ops, .pool = threads, .max_rows = max_rows, .max_out = max_out};
+    *x = (executor){.plan = p, .weights = weights, .ops = ops, .pool = threads, .max_rows = max_rows, .max_out = max_out,
+                    .rounded = layers_are_quantized(p)};
     if (!allocate_buffers(x)) {
         executor_destroy(x);
         return base_fail_memory(err, "activation buffers", (uint64_t)max_rows * p->embedding_length * sizeof(float));
@@ -291,7 +303,8 @@ static uint64_t run_attention(executor *x, const plan_op *op, uint64_t allowance
     attention_job job = {.x = x, .head_groups = p->head_count_kv, .heads_per_group = p->head_count / p->head_count_kv};
     job.base = (cpu_attention){.q = x->slots[op->src], .out = x->slots[op->dst], .q_stride = op->width, .out_stride = op->width,
                                .n_head = p->head_count, .n_head_kv = p->head_count_kv, .head_dim = p->head_dim,
-                               .window = op->window, .scale = op->f0, .softcap = op->f1};
+                               .window = op->window, .scale = op->f0, .softcap = op->f1,
+                               .rounded = x->rounded};
     split_blocks(x, &job);
     return run_tasks(x, attention_task, &job, x->block_count * job.parts * job.head_groups, work * 2 * op->width, allowance);
 }

@@ -1,4 +1,5 @@
-/* amx.h: tile configuration, and what the two AMX files share: matmul_amx.c (many rows, bf16), matmul_few_amx.c (few rows, int8). */
+/* amx.h: tile configuration, and what the AMX files share: matmul_amx.c (many rows, bf16), matmul_few_amx.c (few rows, int8),
+ * attention_amx.c (many rows, bf16). */
 #ifndef REALM_CPU_AMX_H
 #define REALM_CPU_AMX_H
 
@@ -24,6 +25,8 @@ AVX512_INLINE void amx_configure(const amx_config *config) {
     __asm__ volatile("" ::: "memory"); /* compilers have dropped stores that only ldtilecfg reads */
     _tile_loadconfig(config);
 }
+
+void cpu_attention_amx(const cpu_attention *job, uint32_t row0, uint32_t row1, uint32_t head0, uint32_t head1, float *scratch);
 
 /* matmul_few_amx.c: activations of up to 16 rows, and the products with them. */
 size_t cpu_few_prepared_size(uint32_t k);

@@ -6,10 +6,21 @@
 
 #include <math.h>
 
+#ifdef CPU_X86_64
+/* Sums and queries of bf16, K and V of bf16; maxima and totals; scores of two groups and weights of one. */
+static size_t amx_scratch(size_t head_dim) {
+    size_t padded = (head_dim + 31) / 32 * 32, queries = CPU_ATTENTION_AMX_QUERIES, block = CPU_ATTENTION_AMX_BLOCK;
+    return padded * (queries + queries / 2 + block) + 2 * queries + block * 16 * 2 + block * 16 / 2;
+}
+#else
+static size_t amx_scratch(size_t head_dim) { return 0 * head_dim; }
+#endif
+
 size_t cpu_attention_scratch(uint32_t head_dim) {
     size_t padded = ((size_t)head_dim + 15) / 16 * 16, block = ATTENTION_BLOCK_PAGES * CPU_KV_PAGE;
     size_t per_query = 2 * padded + block + CPU_KV_PAGE + 2; /* two vectors, scores, sums by lane, two numbers */
-    return ATTENTION_QUERIES * per_query + 2 * block * padded; /* and the K and V of a block */
+    size_t most = ATTENTION_QUERIES * per_query + 2 * block * padded; /* and the K and V of a block */
+    return amx_scratch(head_dim) > most ? amx_scratch(head_dim) : most;
 }
 
 /* First position a query at `position` sees. */

@@ -9,6 +9,10 @@
 /* Pages that are taken together, where an instruction set has the registers for it. */
 #define ATTENTION_BLOCK_PAGES 2
 
+/* The same of attention_amx.c: it has tiles for more. */
+#define CPU_ATTENTION_AMX_QUERIES 256
+#define CPU_ATTENTION_AMX_BLOCK 64
+
 void cpu_attention_portable(const cpu_attention *job, uint32_t row0, uint32_t row1, uint32_t head0, uint32_t head1,
                             float *scratch);
 

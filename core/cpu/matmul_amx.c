@@ -236,6 +236,7 @@ DEFINE_MATMUL(q6_k)
 
 void cpu_fill_amx(cpu_ops *ops) {
     ops->name = "amx";
+    ops->attention = cpu_attention_amx;
     ops->matmul[BLOCK_Q8_0] = (cpu_matmul){prepared_size, prepare, matmul_q8_0, 32};
     ops->matmul[BLOCK_Q4_0] = (cpu_matmul){prepared_size, prepare, matmul_q4_0, 32};
     ops->matmul[BLOCK_Q4_K] = (cpu_matmul){prepared_size, prepare, matmul_q4_k, 32};

@@ -39,6 +39,7 @@ typedef struct cpu_attention {
     float scale;           /* multiplies q . k */
     float softcap;         /* cap * tanh(score / cap) before the softmax; 0: off */
     uint32_t kv_type;      /* REALM_KV_F16 or REALM_KV_F32 */
+    uint32_t rounded;      /* not 0: kernels may round q, k, v and weights as they round the activations of quantized products */
     /* pages[i] holds positions [i * CPU_KV_PAGE, ...) of this layer: K as (n_head_kv, CPU_KV_PAGE, head_dim), then V the same. */
     const void *const *pages;
 } cpu_attention;

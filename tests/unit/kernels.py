@@ -49,7 +49,7 @@ class AttentionJob(ctypes.Structure):
     _fields_ = [
         ("q", _P), ("out", _P), ("q_stride", _SIZE), ("out_stride", _SIZE), ("n_rows", _U32), ("pos0", _U32),
         ("n_head", _U32), ("n_head_kv", _U32), ("head_dim", _U32), ("window", _U32), ("scale", _F32),
-        ("softcap", _F32), ("kv_type", _U32), ("pages", _P),
+        ("softcap", _F32), ("kv_type", _U32), ("rounded", _U32), ("pages", _P),
     ]  # fmt: skip
 
 

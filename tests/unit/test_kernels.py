@@ -25,6 +25,9 @@ INT8_RMS_SLACK = 1.3
 BF16_STEP = 2.0**-9
 AMX_ROWS = 17
 BF16_RMS = 0.003  # of the result's own; two independent errors uniform in half a step give about 0.0023
+ATTENTION_RMS = (
+    0.0043  # the same twice: in scores of about one, which become weights, and in weights times values
+)
 # Vectorised exp and tanh against float64.
 EXP_RELATIVE = 5e-7
 TANH_ABSOLUTE = 1e-6
@@ -391,7 +394,7 @@ def attention_reference(q: Any, k: Any, v: Any, pos0: int, window: int, scale: f
 
 def run_attention(
     isa: str, q: Any, pages: list[Any], kv_heads: int, kv_type: int, pos0: int, window: int, softcap: float,
-    splits: tuple[list[tuple[int, int]], list[tuple[int, int]]],
+    splits: tuple[list[tuple[int, int]], list[tuple[int, int]]], rounded: int = 0,
 ) -> F32:  # fmt: skip
     rows, heads, dim = q.shape
     out = np.full((rows, heads * dim + 3), np.nan, np.float32)
@@ -399,7 +402,7 @@ def run_attention(
     table = (ctypes.c_void_p * len(pages))(*(None if p is None else kernels.pointer(p) for p in pages))
     job = kernels.AttentionJob(
         kernels.pointer(source), kernels.pointer(out), heads * dim, heads * dim + 3, rows, pos0,
-        heads, kv_heads, dim, window, dim**-0.5, softcap, kv_type, ctypes.addressof(table),
+        heads, kv_heads, dim, window, dim**-0.5, softcap, kv_type, rounded, ctypes.addressof(table),
     )  # fmt: skip
     size = kernels.library().cpu_attention_scratch
     size.restype = ctypes.c_size_t
@@ -437,6 +440,58 @@ def test_attention(isa: str, kv_type: int, softcap: float) -> None:
         want = attention_reference(q, k, v, pos0, window, np.float64(np.float32(dim**-0.5)), softcap)
         bound = EXACT * max(1.0, float(np.abs(v).max()))
         np.testing.assert_allclose(got, want, rtol=0, atol=bound, err_msg=f"{rows=} {dim=}")
+
+
+ROUNDED_SHAPES = [  # more rows than a decode step has; the last positions, queries and dims fill no tile
+    (17, 2, 2, 64, 0, 0), (64, 2, 2, 64, 64, 0), (70, 4, 2, 64, 3, 0), (33, 16, 2, 64, 250, 0),
+    (40, 8, 1, 96, 30, 0), (31, 3, 1, 80, 60, 0), (18, 2, 1, 128, 12, 0), (19, 2, 2, 256, 40, 0),
+    (20, 2, 2, 20, 40, 0), (21, 2, 1, 7, 20, 0), (70, 4, 2, 32, 0, 5), (70, 2, 2, 32, 50, 40),
+    (90, 2, 1, 48, 200, 100), (17, 40, 1, 12, 33, 0),
+]  # fmt: skip
+
+
+def rounded_attention_bound(
+    q: Any, k: Any, v: Any, pos0: int, window: int, scale: float, softcap: float
+) -> F64:
+    """Largest error of bf16 q, k, v and weights: scores shift weights, roundings scale terms."""
+    share = 2 * BF16_STEP + BF16_STEP**2 + EXACT
+    most = attention_largest_magnitude(q, k, pos0) * scale  # a soft cap only brings scores closer
+    weighted = attention_reference(q, k, np.abs(v).astype(np.float64), pos0, window, scale, softcap)
+    bound: F64 = (np.expm1(2 * share * most)[..., None] + share + EXACT) * weighted * (1 + share)
+    return bound
+
+
+def attention_largest_magnitude(q: Any, k: Any, pos0: int) -> F64:
+    """Largest sum of |q| |k| over the positions each query may see: (rows, heads)."""
+    rows, heads, _ = q.shape
+    wide = np.abs(k).astype(np.float64).repeat(heads // k.shape[1], axis=1)
+    sums = np.einsum("rhd,nhd->rhn", np.abs(q).astype(np.float64), wide)
+    later = np.arange(len(k))[None, :] > pos0 + np.arange(rows)[:, None]
+    most: F64 = np.where(later[:, None, :], 0, sums).max(-1)
+    return most
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("softcap", [0.0, 2.5])
+def test_attention_of_rounded_activations(isa: str, softcap: float) -> None:
+    rng = np.random.default_rng(23)
+    for rows, heads, kv_heads, dim, pos0, window in ROUNDED_SHAPES:
+        q = rng.standard_normal((rows, heads, dim), np.float32)
+        k, v = (
+            rng.standard_normal((pos0 + rows, kv_heads, dim), np.float32).astype(np.float16) for _ in range(2)
+        )
+        pages: list[Any] = make_pages(k, v, KV_F16, garbage=np.nan)
+        gone = max(0, pos0 - window + 1) // KV_PAGE if window else 0
+        pages[:gone] = [None] * gone
+        splits = (kernels.parts(rows, rows // 3), kernels.parts(heads, heads // 2))
+        got = run_attention(isa, q, pages, kv_heads, KV_F16, pos0, window, softcap, splits, rounded=1)
+        shape = pos0, window, float(np.float32(dim**-0.5)), softcap
+        want = attention_reference(q, k, v, *shape)
+        error = np.abs(got - want)
+        assert (error <= rounded_attention_bound(q, k, v, *shape)).all(), f"{rows=} {dim=} {window=}"
+        assert np.sqrt((error**2).mean()) <= ATTENTION_RMS * np.sqrt((want**2).mean()), (
+            f"{rows=} {dim=} {window=}"
+        )
 
 
 @pytest.mark.parametrize("isa", ISAS)

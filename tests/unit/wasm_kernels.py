@@ -131,14 +131,14 @@ class WasmKernels:
         last = self.place(addresses[count - 1], placed)
         pages = [self.place(page, placed) if page else 0 for page in addresses[: count - 1]]
         table = np.array([*pages, last], np.uint32)
-        record = np.zeros(14, np.uint32)
+        record = np.zeros(15, np.uint32)
         record[:2] = self.place(job.q, placed), self.place(job.out, placed)
         record[2:10] = (
             job.q_stride, job.out_stride, job.n_rows, job.pos0, job.n_head, job.n_head_kv, job.head_dim,
             job.window,
         )  # fmt: skip
         record[10:12].view(np.float32)[:] = job.scale, job.softcap
-        record[12:] = job.kv_type, self.place(kernels.pointer(table), placed)
+        record[12:] = job.kv_type, job.rounded, self.place(kernels.pointer(table), placed)
         at = self.place(kernels.pointer(record), placed)
         floats = self.place(scratch, placed)
         function = self.functions.get(self.store, self.attention_index)
