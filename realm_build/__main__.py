@@ -77,6 +77,9 @@ def parser() -> argparse.ArgumentParser:
     )
     isolation.add_argument("--requests", type=int, default=100_000)
     isolation.add_argument("--seed", type=int, default=1)
+    isolation.add_argument(
+        "--record", metavar="FILE", help="JSON file that sums up the parts of a longer run"
+    )
     isolation.set_defaults(run=run_isolation)
 
     package = commands.add_parser("package", help="make wheels, npm tarballs and the source archive in dist/")
@@ -160,6 +163,7 @@ def run_isolation(options: argparse.Namespace) -> int:
     build_host()
     command = [sys.executable, "-m", "tests.isolation.canaries"]
     command += ["--requests", str(options.requests), "--seed", str(options.seed)]
+    command += ["--record", options.record] if options.record else []
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'host_python'}{os.pathsep}{ROOT}"}
     return subprocess.call(command, cwd=ROOT, env=environment)
 

@@ -6,11 +6,14 @@ may hold the canary of another tenant. Requests are streamed, abandoned, out of 
 closed under others' feet, own guests crash, forge handles and loop; the KV memory is too small for all.
 
 python3 -m realm_build isolation --requests 100000
+
+A long run may be done in parts with other seeds: --record FILE keeps what each found, and prints the sum.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import random
 import re
@@ -131,6 +134,14 @@ class Report:
     def requests(self) -> int:
         return sum(count for name, count in self.counts.items() if not name.startswith("error "))
 
+    def __add__(self, other: Report) -> Report:
+        return Report(
+            self.counts + other.counts,
+            self.failures + other.failures,
+            self.seconds + other.seconds,
+            max(self.kv_bytes_used, other.kv_bytes_used),
+        )
+
     def __str__(self) -> str:
         lines = [f"{self.requests} requests in {self.seconds:.1f} s, {len(self.failures)} failures"]
         lines += [f"{count:8} {name}" for name, count in sorted(self.counts.items())]
@@ -212,8 +223,9 @@ class Crowd:
 
     def _failed(self, name: str, tenant: int, problem: RealmError) -> None:
         self.check_text(tenant, f"an error in {name}", f"{problem} {problem!r} {vars(problem)}")
+        limit = getattr(problem, "limit", None)
         with self._lock:
-            self.report.counts[f"error {problem.code}"] += 1
+            self.report.counts[f"error {problem.code}{f' ({limit})' if limit else ''}"] += 1
         if problem.code not in EXPECTED_CODES:
             self.fail(f"{name} of tenant {tenant}: {problem}")
 
@@ -335,10 +347,24 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Mixed requests of many tenants; nothing may leak.")
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--record", type=Path, help="a JSON file of the parts of a longer run")
     options = parser.parse_args(arguments)
     report = Crowd(options.requests, options.seed).run()
     print(report)
+    if options.record is not None:
+        print(f"\nall parts: {sum(add_part(options.record, options.seed, report), Report())}")
     return 1 if report.failures else 0
+
+
+def add_part(path: Path, seed: int, report: Report) -> list[Report]:
+    """Appends what a part found; a part that is done again with its seed takes the old one's place."""
+    parts = json.loads(path.read_text()) if path.exists() else {}
+    parts[str(seed)] = {"requests": report.requests, **vars(report)}
+    path.write_text(json.dumps(parts, indent=1))
+    return [
+        Report(Counter(part["counts"]), part["failures"], part["seconds"], part["kv_bytes_used"])
+        for part in parts.values()
+    ]
 
 
 if __name__ == "__main__":
