@@ -10,13 +10,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from bisect import insort
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from .errors import ApiError
 
 SMOOTHING = 0.1  # weight of the newest generation in the mean time
+
+
+@dataclass(eq=False)
+class Place:
+    """A request in line."""
+
+    priority: int
+    turn: asyncio.Future[None]
 
 
 class Admission:
@@ -27,7 +37,7 @@ class Admission:
         self.patience = patience
         self._most_waiting = waiting
         self._mean_seconds = 0.0
-        self._lines: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()  # the next tenant first
+        self._lines: OrderedDict[str, list[Place]] = OrderedDict()  # the next tenant first
 
     def expected_wait(self) -> float:
         """Seconds until a request that comes now would get its turn."""
@@ -36,9 +46,12 @@ class Admission:
         return self._mean_seconds * (self.waiting + 1) / self.capacity
 
     @asynccontextmanager
-    async def turn(self, tenant: str) -> AsyncIterator[float]:
-        """Yields how long it waited. Raises 503 instead of keeping anybody too long."""
-        waited = await self._enter(tenant)
+    async def turn(self, tenant: str, priority: int = 0, due: float | None = None) -> AsyncIterator[float]:
+        """Yields how long it waited. Raises 503 instead of keeping anybody too long, 504 at `due`.
+
+        Among the tenant's own requests those of higher priority come first. `due` is a monotonic time.
+        """
+        waited = await self._enter(tenant, priority, due)
         began = time.monotonic()
         try:
             yield waited
@@ -47,32 +60,43 @@ class Admission:
             self._mean_seconds += (seconds - self._mean_seconds) * (SMOOTHING if self._mean_seconds else 1.0)
             self._leave()
 
-    async def _enter(self, tenant: str) -> float:
+    async def _enter(self, tenant: str, priority: int, due: float | None) -> float:
         if self.running < self.capacity:
             self.running += 1
             return 0.0
+        self._check_line()
+        began = time.monotonic()
+        seconds = self.patience if due is None else min(self.patience, due - began)
+        place = self._join(tenant, priority)
+        try:
+            async with asyncio.timeout(seconds):
+                await place.turn
+        except BaseException as problem:
+            self._step_out(tenant, place)
+            if isinstance(problem, TimeoutError):
+                raise (DeadlinePassed() if seconds < self.patience else self._too_slow()) from None
+            raise
+        return time.monotonic() - began
+
+    def _check_line(self) -> None:
         expected = self.expected_wait()
         if self.waiting >= self._most_waiting:
             raise Shed("queue_full", expected)
         if expected > self.patience:
             raise Shed("too_slow", expected - self.patience)
-        began = time.monotonic()
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._lines.setdefault(tenant, deque()).append(place)
-        self.waiting += 1
-        try:
-            async with asyncio.timeout(self.patience):
-                await place
-        except BaseException as problem:
-            self._step_out(tenant, place)
-            if isinstance(problem, TimeoutError):
-                raise Shed("too_slow", self._mean_seconds) from None
-            raise
-        return time.monotonic() - began
 
-    def _step_out(self, tenant: str, place: asyncio.Future[None]) -> None:
+    def _too_slow(self) -> Shed:
+        return Shed("too_slow", self._mean_seconds)
+
+    def _join(self, tenant: str, priority: int) -> Place:
+        place = Place(priority, asyncio.get_running_loop().create_future())
+        insort(self._lines.setdefault(tenant, []), place, key=lambda each: -each.priority)
+        self.waiting += 1
+        return place
+
+    def _step_out(self, tenant: str, place: Place) -> None:
         """Gives up waiting. A turn that had just been given goes to the next one."""
-        if place.done() and not place.cancelled():
+        if place.turn.done() and not place.turn.cancelled():
             self._leave()
             return
         line = self._lines.get(tenant)
@@ -86,12 +110,12 @@ class Admission:
         """Hands the turn to the next tenant in line; its other requests go to the end."""
         while self._lines:
             tenant, line = self._lines.popitem(last=False)
-            place = line.popleft()
+            place = line.pop(0)
             self.waiting -= 1
             if line:
                 self._lines[tenant] = line
-            if not place.done():
-                place.set_result(None)
+            if not place.turn.done():
+                place.turn.set_result(None)
                 return
         self.running -= 1
 
@@ -102,3 +126,8 @@ class Shed(ApiError):
             503, "the server is busy; try again later", code="overloaded", retry_after=max(1.0, retry_after)
         )
         self.reason = reason
+
+
+class DeadlinePassed(ApiError):
+    def __init__(self) -> None:
+        super().__init__(504, "the request's deadline passed while it waited for its turn", code="timed-out")

@@ -22,6 +22,7 @@ from .._process import Process
 from . import native, observe, openai
 from .admission import Admission
 from .breakers import Breakers
+from .documents import ERROR
 from .drain import Drain
 from .errors import ApiError, ClientGone, on_api_error, on_client_gone, on_http_error, on_invalid_request
 from .keys import Keys
@@ -35,10 +36,6 @@ from .tenants import Tenants
 from .tracing import Tracing
 
 DEMO_NAME = "realm-demo"
-ERROR = {
-    "description": "An error of OpenAI's shape",
-    "content": {"application/json": {"schema": {"type": "object"}}},
-}
 RESPONSES: dict[int | str, dict[str, Any]] = dict.fromkeys(
     (400, 401, 403, 404, 408, 409, 413, 429, 500, 503, 504), ERROR
 )

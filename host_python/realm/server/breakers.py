@@ -1,7 +1,7 @@
 """Circuit breakers, one for each model and one for each tenant.
 
-After several faults in a row (a device that is lost, a guest that traps; never a request that was wrong)
-requests get 503 at once for a while; then they are let through, and the first end decides.
+After several faults in a row (a model whose device is lost, a tenant whose guest traps; never a request that
+was wrong) requests get 503 at once for a while; then they are let through, and the first end decides.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import pybreaker
 
-from .errors import ApiError, is_fault
+from .errors import ApiError, fault_of
 from .logs import Log
 from .metrics import OTHER, Metrics
 
@@ -47,7 +47,7 @@ class Breakers:
     def report(self, kind: str, name: str, problem: BaseException | None) -> None:
         """How a generation ended. A wrong request or a client that left says nothing of the model."""
         key = (kind, name)
-        fault = problem is not None and is_fault(problem)
+        fault = problem is not None and fault_of(problem) == kind
         if not fault and (problem is not None or key not in self._breakers):
             return
         breaker = self._breakers.get(key) or self._make(kind, name)

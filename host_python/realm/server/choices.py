@@ -15,20 +15,37 @@ from opentelemetry.trace import Span
 
 from .._api import AsyncStream, Generation, Realm
 from .._errors import error
+from .admission import DeadlinePassed
 from .errors import ApiError, api_error
 from .keys import Tenant
 from .models import LoadedModel
 from .services import Services
 from .tracing import fail
 
+Begin = Callable[[Realm, float | None], AsyncStream]  # with the seconds left until the deadline
+
 
 @dataclass(frozen=True)
 class Start:
-    """How a choice is begun: astream or achat_stream of a realm with all settings but the model."""
+    """How a choice is begun: astream or achat_stream of a realm; and its place among the tenant's own."""
 
     tenant: Tenant
     model: LoadedModel
-    begin: Callable[[Realm], AsyncStream]
+    begin: Begin
+    priority: int = 0
+    due: float | None = None  # the deadline as a monotonic time
+
+    def seconds_left(self) -> float | None:
+        if self.due is None:
+            return None
+        left = self.due - time.monotonic()
+        if left <= 0:
+            raise DeadlinePassed()
+        return left
+
+
+def due_in(seconds: float | None) -> float | None:
+    return None if seconds is None else time.monotonic() + seconds
 
 
 @dataclass(frozen=True)
@@ -106,10 +123,10 @@ async def run_choice(
     record = Record(services, tenant, model, span)
     try:
         async with asyncio.timeout(services.options.request_seconds):
-            async with services.admission.turn(tenant.name) as waited:
+            async with services.admission.turn(tenant.name, start.priority, start.due) as waited:
                 record.admitted(waited)
                 realm = await services.tenants.realm(tenant, model)
-                await stream_choice(start.begin(realm), record, index, put)
+                await stream_choice(start.begin(realm, start.seconds_left()), record, index, put)
     except BaseException as problem:
         record.failed(problem)
         await services.tenants.retire(tenant, problem)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from .._errors import GuestError, LimitError, ModelError, RealmError, TemplateError
+from .._errors import DeviceError, GuestError, InternalError, LimitError, ModelError, RealmError
 
 CLIENT_CLOSED = 499  # for logs and metrics only: nobody is there to read it
 
@@ -125,13 +125,21 @@ def limit_error(problem: LimitError) -> ApiError:
     return ApiError(400, problem.message, code=problem.code, param=limit)
 
 
-def is_fault(problem: BaseException) -> bool:
-    """Whether a failure speaks against the model or the guest, and not against the request."""
-    if isinstance(problem, (ApiError, ClientGone, LimitError, TemplateError)):
-        return False
-    if isinstance(problem, RealmError):
-        return isinstance(problem, (GuestError, ModelError)) or api_error(problem).status >= 500
-    return isinstance(problem, Exception)
+def fault_of(problem: BaseException) -> Literal["model", "tenant"] | None:
+    """What a failure speaks against, if not against the request alone.
+
+    What a tenant can bring about (a guest that traps, a generation without end) never counts against a model,
+    which others use too.
+    """
+    if isinstance(problem, (GuestError, TimeoutError)):
+        return "tenant"
+    if isinstance(problem, (ModelError, DeviceError, InternalError)) or problem_is_unknown(problem):
+        return "model"
+    return None
+
+
+def problem_is_unknown(problem: BaseException) -> bool:
+    return isinstance(problem, Exception) and not isinstance(problem, (RealmError, ApiError, ClientGone))
 
 
 # ---- handlers of the application ----

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends
@@ -12,7 +11,8 @@ from starlette.responses import Response
 
 from .._api import AsyncStream, Generation, Realm
 from .._options import Sampling
-from .choices import Choices, Event, Finished, Start
+from .choices import Choices, Event, Finished, Start, due_in
+from .documents import EVENTS, DeletedReply, Events, GenerateReply, ModelReply, StatsReply, answers
 from .errors import ApiError
 from .keys import Tenant
 from .openai import describe
@@ -52,6 +52,8 @@ class GenerateRequest(BaseModel):
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
     presence_penalty: float = Field(0.0, ge=-2, le=2)
     seed: int | None = Field(None, ge=0, lt=1 << 64)
+    priority: int = Field(0, ge=0, lt=1 << 32, description="Higher first among the tenant's own requests.")
+    deadline: float | None = Field(None, gt=0, le=1e6, description="Seconds; what is not done then gets 504.")
 
     def sampling(self) -> Sampling:
         names = (
@@ -61,7 +63,7 @@ class GenerateRequest(BaseModel):
         return Sampling(**{name: getattr(self, name) for name in names})
 
 
-@router.post("/v1/models/load", status_code=201)
+@router.post("/v1/models/load", status_code=201, responses=answers(ModelReply, 201))
 async def load_model(request: Request, body: LoadRequest, tenant: Administrator) -> Response:
     services = services_of(request)
     path = services.models.file(body.path)
@@ -70,7 +72,7 @@ async def load_model(request: Request, body: LoadRequest, tenant: Administrator)
     return json_reply(describe(model), 201)
 
 
-@router.delete("/v1/models/{model}")
+@router.delete("/v1/models/{model}", responses=answers(DeletedReply))
 async def delete_model(request: Request, model: str, tenant: Administrator) -> Response:
     services = services_of(request)
     taken = services.models.take_out(model)
@@ -80,7 +82,7 @@ async def delete_model(request: Request, model: str, tenant: Administrator) -> R
     return json_reply({"id": model, "object": "model", "deleted": True})
 
 
-@router.post("/v1/generate")
+@router.post("/v1/generate", responses=answers(GenerateReply))
 async def generate(request: Request, body: GenerateRequest, tenant: Caller) -> Response:
     services = services_of(request)
     choices = Choices(services, [start_of(request, body, tenant)], request.scope["realm.span"])
@@ -89,7 +91,7 @@ async def generate(request: Request, body: GenerateRequest, tenant: Caller) -> R
     return json_reply({"text": result.text, **record(result)})
 
 
-@router.post("/v1/stream")
+@router.post("/v1/stream", response_class=Events, responses={200: {"content": EVENTS}})
 async def stream(request: Request, body: GenerateRequest, tenant: Caller) -> Response:
     """Events `{"text": ...}` as text comes, and one last `{"done": true, ...}`."""
     services = services_of(request)
@@ -108,18 +110,16 @@ def start_of(request: Request, body: GenerateRequest, tenant: Tenant) -> Start:
         "mode": body.mode,
         "sampling": body.sampling(),
         "logprobs": body.logprobs,
+        "priority": body.priority,
     }
-    if body.prompt is not None:
-        return Start(tenant, model, partial(begin_text, body.prompt, settings))
-    return Start(tenant, model, partial(begin_chat, [m.plain() for m in body.messages or []], settings))
 
+    def begin(realm: Realm, seconds: float | None) -> AsyncStream:
+        if body.prompt is not None:
+            return realm.astream(body.prompt, deadline=seconds, **settings)
+        messages = [message.plain() for message in body.messages or []]
+        return realm.achat_stream(messages, deadline=seconds, **settings)
 
-def begin_text(prompt: str, settings: dict[str, Any], realm: Realm) -> AsyncStream:
-    return realm.astream(prompt, **settings)
-
-
-def begin_chat(messages: list[dict[str, Any]], settings: dict[str, Any], realm: Realm) -> AsyncStream:
-    return realm.achat_stream(messages, **settings)
+    return Start(tenant, model, begin, body.priority, due_in(body.deadline))
 
 
 def event_of(found: Event) -> list[bytes]:
@@ -145,7 +145,7 @@ def record(result: Generation) -> dict[str, Any]:
     return made | ({"logprobs": list(result.logprobs)} if result.logprobs is not None else {})
 
 
-@router.get("/v1/stats")
+@router.get("/v1/stats", responses=answers(StatsReply))
 async def stats(request: Request, tenant: Caller) -> Response:
     """What the caller's tenant uses; an administrator sees all tenants, the engine and the server too."""
     services = services_of(request)

@@ -7,6 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from .documents import PLAIN
 from .services import Services, administrator, services_of
 
 router = APIRouter(tags=["Operation"])
@@ -21,13 +22,13 @@ def connect(services: Services) -> None:
     metrics.watch_engine(services.engine_stats)
 
 
-@router.get("/healthz")
+@router.get("/healthz", response_class=PlainTextResponse)
 async def healthz() -> Response:
     """The process lives and its loop turns."""
     return PlainTextResponse("ok\n")
 
 
-@router.get("/readyz")
+@router.get("/readyz", response_class=PlainTextResponse, responses={503: {"content": PLAIN}})
 async def readyz(request: Request) -> Response:
     """Whether new work is welcome: not while draining, not without a model."""
     services = services_of(request)
@@ -38,7 +39,7 @@ async def readyz(request: Request) -> Response:
     return PlainTextResponse("ready\n")
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """For Prometheus; with keys, it needs one of an administrator."""
     await administrator(request)

@@ -4,6 +4,7 @@ return.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -12,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .._api import AsyncStream, Realm
-from .choices import Choices, Finished, Start
+from .choices import Begin, Choices, Finished, Start, due_in
+from .documents import ChatReply, ModelReply, ModelsReply, TextReply, answers
 from .keys import Tenant
 from .models import LoadedModel
 from .openai_output import ChatOutput, Output, TextOutput
@@ -28,14 +30,14 @@ MODE = (
 )
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses=answers(ModelsReply))
 async def list_models(request: Request, tenant: Caller) -> Response:
     models = services_of(request).models
     found = [models.find(name) for name in models.names() if tenant.may_use(name)]
     return json_reply({"object": "list", "data": [describe(model) for model in found if model]})
 
 
-@router.get("/v1/models/{model}")
+@router.get("/v1/models/{model}", responses=answers(ModelReply))
 async def get_model(request: Request, model: str, tenant: Caller) -> Response:
     return json_reply(describe(services_of(request).find_model(model, tenant)))
 
@@ -52,14 +54,14 @@ def describe(model: LoadedModel) -> dict[str, Any]:
     }
 
 
-@router.post("/v1/chat/completions")
+@router.post("/v1/chat/completions", responses=answers(ChatReply, streams=True))
 async def chat_completions(request: Request, body: ChatRequest, tenant: Caller) -> Response:
     body.check()
     services = services_of(request)
     model = services.find_model(body.model, tenant)
     messages = [message.plain() for message in body.messages]
 
-    def begin(choice: int, realm: Realm) -> AsyncStream:
+    def begin(choice: int, realm: Realm, seconds: float | None) -> AsyncStream:
         return realm.achat_stream(
             messages,
             model=model.handle,
@@ -68,14 +70,16 @@ async def chat_completions(request: Request, body: ChatRequest, tenant: Caller) 
             mode=MODE,
             sampling=body.sampling(choice),
             logprobs=bool(body.logprobs),
+            priority=body.priority,
+            deadline=seconds,
         )
 
     body.sampling(0)  # what is wrong with the settings is said before anything starts
-    starts = [Start(tenant, model, partial(begin, choice)) for choice in range(body.n or 1)]
-    return await reply(request, services, body, starts, ChatOutput(model, bool(body.logprobs)))
+    begins = [partial(begin, choice) for choice in range(body.n or 1)]
+    return await reply(request, services, body, tenant, begins, ChatOutput(model, bool(body.logprobs)))
 
 
-@router.post("/v1/completions")
+@router.post("/v1/completions", responses=answers(TextReply, streams=True))
 async def completions(request: Request, body: TextRequest, tenant: Caller) -> Response:
     body.check()
     services = services_of(request)
@@ -83,7 +87,7 @@ async def completions(request: Request, body: TextRequest, tenant: Caller) -> Re
     n = body.n or 1
     prompts = [prompt for prompt in body.prompts() for _ in range(n)]
 
-    def begin(choice: int, realm: Realm) -> AsyncStream:
+    def begin(choice: int, realm: Realm, seconds: float | None) -> AsyncStream:
         return realm.astream(
             prompts[choice],
             model=model.handle,
@@ -92,17 +96,26 @@ async def completions(request: Request, body: TextRequest, tenant: Caller) -> Re
             mode=MODE,
             sampling=body.sampling(choice % n),
             logprobs=body.logprobs is not None,
+            priority=body.priority,
+            deadline=seconds,
         )
 
     body.sampling(0)
-    starts = [Start(tenant, model, partial(begin, choice)) for choice in range(len(prompts))]
+    begins = [partial(begin, choice) for choice in range(len(prompts))]
     output = TextOutput(model, body.logprobs is not None, prompts, n, bool(body.echo))
-    return await reply(request, services, body, starts, output)
+    return await reply(request, services, body, tenant, begins, output)
 
 
 async def reply(
-    request: Request, services: Services, body: CompletionSettings, starts: list[Start], output: Output
+    request: Request,
+    services: Services,
+    body: CompletionSettings,
+    tenant: Tenant,
+    begins: Sequence[Begin],
+    output: Output,
 ) -> Response:
+    due = due_in(body.deadline)
+    starts = [Start(tenant, output.model, begin, body.priority, due) for begin in begins]
     choices = Choices(services, starts, request.scope["realm.span"])
     if body.stream:
         closing = partial(output.closing_chunks, body.wants_usage)

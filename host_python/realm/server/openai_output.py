@@ -19,6 +19,8 @@ Drawn = Sequence[tuple[int, float]]
 
 
 class Output(Protocol):
+    model: LoadedModel
+
     def whole(self, events: list[Finished]) -> dict[str, Any]: ...
 
     def chunks(self, found: Event) -> list[bytes]: ...
@@ -32,7 +34,7 @@ class Base:
     prefix, kind, chunk_kind = "", "", ""
 
     def __init__(self, model: LoadedModel, logprobs: bool) -> None:
-        self._model = model
+        self.model = model
         self._logprobs = logprobs
         self._id = f"{self.prefix}-{secrets.token_hex(12)}"
         self._created = int(time.time())
@@ -40,7 +42,7 @@ class Base:
         self._tokens = 0
 
     def head(self, kind: str) -> dict[str, Any]:
-        return {"id": self._id, "object": kind, "created": self._created, "model": self._model.name}
+        return {"id": self._id, "object": kind, "created": self._created, "model": self.model.name}
 
     def chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
         return event({**self.head(self.chunk_kind), "choices": choices, **more})
@@ -63,7 +65,7 @@ class Base:
 
     def token_text(self, token: int) -> tuple[str, list[int]]:
         """A token's text and its bytes, which may be part of a character."""
-        data = self._model.handle.detokenize_bytes([token], special=True, text_start=False)
+        data = self.model.handle.detokenize_bytes([token], special=True, text_start=False)
         return data.decode("utf-8", "replace"), list(data)
 
 

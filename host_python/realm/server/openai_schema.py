@@ -48,6 +48,8 @@ class CompletionSettings(BaseModel):
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0, le=100)
     ignore_eos: bool = False
+    priority: int = Field(0, ge=0, lt=1 << 32, description="Higher first among the tenant's own requests.")
+    deadline: float | None = Field(None, gt=0, le=1e6, description="Seconds; what is not done then gets 504.")
 
     def sampling(self, choice: int) -> Sampling:
         """OpenAI's defaults: all of the distribution. Each choice has a seed of its own."""

@@ -23,6 +23,7 @@ KEEP_ALIVE_SECONDS = 75
 def serve(options: ServerOptions) -> int:
     """Serves until a signal ends it; returns the exit status."""
     check_exposure(options)
+    check_tls(options)
     services = make_services(options)
     services.logs.take_standard_logging()
     server = DrainingServer(make_config(services), services)
@@ -42,6 +43,24 @@ def check_exposure(options: ServerOptions) -> None:
         )
     if bool(options.tls_certificate) != bool(options.tls_key):
         raise error("invalid-argument", "--tls-cert and --tls-key belong together")
+
+
+def check_tls(options: ServerOptions) -> None:
+    """Before anything is loaded, and in words that name the files."""
+    if options.tls_certificate is None or options.tls_key is None:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    files: list[object] = [options.tls_certificate, options.tls_key]
+    try:
+        context.load_cert_chain(options.tls_certificate, options.tls_key, password=lambda: b"")
+        if options.tls_client_ca is not None:
+            files = [options.tls_client_ca]
+            context.load_verify_locations(options.tls_client_ca)
+    except OSError as problem:  # those of ssl among them
+        names = " and ".join(map(str, files))
+        raise error(
+            "invalid-argument", f"{names} cannot be used for TLS: {problem.strerror or problem}"
+        ) from None
 
 
 def make_config(services: Services) -> uvicorn.Config:
