@@ -72,8 +72,6 @@ static bool join_tenant(realm_context *ctx, uint64_t number) {
     ctx->owner = ctx->account == NULL ? NULL : kv_owner_get(&ctx->rt->kv, number);
     if (ctx->owner == NULL) return false;
     tenant_join(&ctx->rt->tenants, ctx->account);
-    uint32_t weight = ctx->limits.weight;
-    if (!ctx->account->limited && weight != 0) schedule_reweigh(ctx->account, weight < SCHEDULE_MAX_WEIGHT ? weight : SCHEDULE_MAX_WEIGHT);
     return true;
 }
 
@@ -605,6 +603,16 @@ realm_status realm_ticket_scores(realm_context *ctx, uint32_t handle, float *out
     realm_status status = t == NULL ? REALM_E_INVALID_HANDLE : read_scores(t, out, cap, count, err);
     platform_unlock(ctx->rt->lock);
     return status;
+}
+
+realm_status realm_ticket_get_work(realm_context *ctx, uint32_t handle, realm_ticket_work *out, realm_error *err) {
+    base_error_clear(err);
+    *out = (realm_ticket_work){0};
+    platform_lock(ctx->rt->lock);
+    const ticket *t = find_ticket(ctx, handle, err);
+    if (t != NULL) *out = t->work;
+    platform_unlock(ctx->rt->lock);
+    return t != NULL ? REALM_OK : REALM_E_INVALID_HANDLE;
 }
 
 realm_status realm_ticket_cancel(realm_context *ctx, uint32_t handle, realm_error *err) {

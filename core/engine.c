@@ -230,6 +230,8 @@ realm_status session_submit(session *s, ticket *t, const uint32_t *tokens, uint3
     context_hold(s->ctx, count);
     s->logits_valid = false;
     s->active = t;
+    t->submitted_ns = s->engine->rt->now_ns;
+    t->decodes = count == 1 && s->done > 0;
     bool whole = t->kind == TICKET_FORWARD || t->kind == TICKET_GENERATE;
     if (whole && s->slice_count == 0) reuse_prefix(s);
     s->turn = ++s->engine->rt->turn_serial;
@@ -274,6 +276,7 @@ static void add_rows(engine *e, session *s, uint32_t rows) {
     b->n_rows += rows;
     part->outs = b->n_out - part->out0;
     part->completes = pos0 + rows == s->submitted;
+    if (part->ticket->work.steps == 0) part->ticket->work.queued_ns = e->rt->now_ns - part->ticket->submitted_ns;
     s->in_step = true;
     s->active->in_step = true;
 }
@@ -529,12 +532,26 @@ static void advance(engine *e, const step_part *part) {
     if (s->done == s->submitted) finish_session(part);
 }
 
+/* Of the step that has just ended. */
+static void count_work(const engine *e, const step_part *part) {
+    ticket *t = part->ticket;
+    realm_ticket_work *w = &t->work;
+    w->steps++;
+    w->rows += part->rows;
+    w->step_ns += e->rt->last_step_ns;
+    uint64_t since = e->rt->now_ns - t->submitted_ns - w->queued_ns;
+    if (t->decodes) w->decode_ns = since - w->prefill_ns;
+    else w->prefill_ns = since;
+    if (part->completes) t->decodes = true;
+}
+
 void engine_complete(engine *e) {
     for (uint32_t i = 0; i < e->batch.n_segments; i++) {
         const step_part *part = &e->parts[i];
         session *s = part->session;
         ticket *t = part->ticket;
         s->in_step = t->in_step = false;
+        count_work(e, part);
         bool wanted = s->ctx != NULL && s->active == t;
         if (wanted && e->failure.code != REALM_OK) {
             session_abort(s);

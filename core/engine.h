@@ -46,6 +46,9 @@ struct ticket {
     bool event_ends;         /* the queued event is the ticket's end */
     ticket *event_next, *event_prev;
     realm_error error;
+    realm_ticket_work work;
+    uint64_t submitted_ns;
+    bool decodes;            /* all the tokens it was given are computed, or it was given one more of many */
     /* generate */
     realm_sampling params;   /* with own copies of the biases */
     uint32_t max_tokens, produced, taken, tokens_capacity;

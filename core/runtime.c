@@ -160,6 +160,7 @@ static bool has_work(const realm_runtime *rt) {
 
 void runtime_finish_step(realm_runtime *rt, engine *e, uint64_t took_ns) {
     if (rt->options.host_clock) took_ns = rt->options.fake_step_ns + rt->options.fake_row_ns * e->batch.n_rows;
+    if (rt->options.host_clock) rt->now_ns += took_ns;
     runtime_tell_time(rt);
     rt->stats.steps++;
     rt->stats.rows += e->batch.n_rows;
@@ -279,7 +280,7 @@ static void driver_main(void *arg) {
 realm_status realm_runtime_step(realm_runtime *rt, uint64_t now_ns, uint64_t budget, uint32_t *busy, realm_error *err) {
     if (!rt->options.no_driver) return base_fail(err, REALM_E_INVALID_ARGUMENT, "this runtime has a driver thread: it steps itself");
     platform_lock(rt->lock);
-    if (rt->options.host_clock) rt->now_ns = now_ns;
+    if (rt->options.host_clock && now_ns > rt->now_ns) rt->now_ns = now_ns;
     if (!rt->stepping) run_job(rt, budget != 0 && budget < TENSOR_BUDGET ? budget : TENSOR_BUDGET);
     bool external = rt->options.executor == REALM_EXECUTOR_EXTERNAL;
     engine *e = rt->stepping ? rt->turn : external ? NULL : runtime_next_turn(rt);

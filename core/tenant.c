@@ -376,7 +376,6 @@ static void change_limits(realm_runtime *rt, tenant *t, const realm_tenant_limit
     if (t->limits.tokens_per_second == 0) t->second_full = 0;
     if (t->limits.tokens_per_minute == 0) t->minute_full = 0;
     wanted.weight = t->limits.weight;
-    t->limited = limits != NULL;
     t->limits = wanted;
     schedule_reweigh(t, weight);
     come_due(rt, t);

@@ -23,7 +23,6 @@ typedef struct tenant {
     uint64_t number;
     struct tenant *chain;         /* of its bucket */
     struct tenant *older, *newer; /* among those without contexts */
-    bool limited;                 /* by realm_tenant_set_limits: then the weight of a context does not count */
     bool throttled;               /* its flows are not in the engines' heaps */
     realm_tenant_limits limits;
     realm_tenant_stats stats;     /* with what is there now */

@@ -95,7 +95,7 @@ typedef struct realm_runtime_options {
     uint32_t executor;    /* REALM_EXECUTOR_... */
     uint32_t no_driver;   /* 1: no driver thread; the host calls realm_runtime_step itself */
     uint32_t batch_rows;  /* most token rows computed in one step; 0: 512 */
-    uint32_t host_clock;  /* 1: time is what realm_runtime_step was last told (simulations); needs no_driver */
+    uint32_t host_clock;  /* 1: time is what realm_runtime_step was last told, and what steps took since (simulations); needs no_driver */
     uint64_t kv_bytes;    /* hard budget for the KV pages of all models; 0: half of physical memory */
     uint64_t fake_step_ns, fake_row_ns; /* with host_clock: what a step and each of its rows take, as far as the schedule knows */
 } realm_runtime_options;
@@ -270,8 +270,7 @@ typedef struct realm_limits { /* 0: no limit of its own (the runtime's and the m
     uint32_t tickets;        /* in flight at once */
     uint64_t kv_tokens;      /* KV positions held by all sessions together */
     uint64_t tensor_bytes;   /* host tensors and layer store */
-    uint32_t weight;         /* the tenant's, unless realm_tenant_set_limits has said it; 1 when 0 */
-    uint32_t reserved;
+    uint64_t reserved;
 } realm_limits;
 
 /* tag comes back in every completion. Contexts of one tenant share prefixes, limits and their place in line, others never; those
@@ -418,6 +417,17 @@ REALM_API realm_status realm_ticket_tokens(realm_context *ctx, uint32_t ticket, 
                                            uint32_t *count, realm_error *err);
 REALM_API realm_status realm_ticket_scores(realm_context *ctx, uint32_t ticket, float *out, uint32_t cap, uint32_t *count,
                                            realm_error *err);
+/* What the engine did for a ticket so far. The times follow each other and cover the ticket from its submission to the end of
+ * its last step; all are 0 for tensor work. */
+typedef struct realm_ticket_work {
+    uint64_t queued_ns;      /* until the first step that computed for it began: places, rates, the schedule */
+    uint64_t prefill_ns;     /* from there until the last of the tokens it was given was computed; of more than one */
+    uint64_t decode_ns;      /* the rest */
+    uint64_t step_ns;        /* of all that, steps that computed rows of it: beside others' rows, and waits between steps are not in it */
+    uint64_t steps, rows;    /* the latter its own */
+    uint64_t reserved[2];
+} realm_ticket_work;
+REALM_API realm_status realm_ticket_get_work(realm_context *ctx, uint32_t ticket, realm_ticket_work *out, realm_error *err);
 /* The tensor a matmul or load-layer ticket made. */
 REALM_API realm_status realm_ticket_tensor(realm_context *ctx, uint32_t ticket, uint32_t *tensor, realm_error *err);
 /* Resolves the ticket at once as failed(cancelled). */

@@ -96,7 +96,7 @@ static const char *import_encode(shim_guest *guest, shim_value *a) {
     realm_status status = realm_model_encode(model, text, a[2].u32, flags, ids, cap, &count, &guest->problem);
     if (status == REALM_OK && count > cap) status = REALM_E_INTERNAL;
     const char *trap = put_copied_list(guest, a[5].u32, status, ids, count, 4, 4);
-    free(ids);
+    shim_free_wiped(ids, (count < cap ? count : cap) * sizeof *ids);
     return trap;
 }
 
@@ -115,7 +115,7 @@ static const char *import_decode(shim_guest *guest, shim_value *a) {
         status = text ? realm_model_decode(model, tokens, a[2].u32, flags, text, size, &size, &guest->problem) : REALM_E_OUT_OF_MEMORY;
     }
     const char *trap = put_copied_list(guest, a[5].u32, status, text, size, 1, 1);
-    if (text != small) free(text);
+    if (text != small) shim_free_wiped(text, text ? size : 0);
     return trap;
 }
 
@@ -309,6 +309,7 @@ static const char *import_ticket_cancel(shim_guest *guest, shim_value *a) {
 }
 
 static const char *import_ticket_drop(shim_guest *guest, shim_value *a) {
+    shim_keep_work(guest, a[0].u32);
     (void)realm_ticket_drop(guest->ctx, a[0].u32, NULL);
     return NULL;
 }

@@ -46,6 +46,22 @@ const char *shim_export_name(uint32_t function) {
 
 /* ---- small helpers ---- */
 
+/* Overwritten through a volatile pointer: no optimizer leaves that out because the memory is freed next. */
+void shim_free_wiped(void *data, size_t size) {
+    volatile uint8_t *at = data;
+    for (size_t i = 0; i < size; i++) at[i] = 0;
+    free(data);
+}
+
+/* Moved to a larger block; the old one is overwritten. */
+static void *moved_wiped(void *old, size_t used, size_t size) {
+    void *data = malloc(size);
+    if (!data) return NULL;
+    if (used) memcpy(data, old, used);
+    shim_free_wiped(old, used);
+    return data;
+}
+
 static void *grown(void *old, uint32_t *cap, uint32_t need, size_t size) {
     if (need <= *cap) return old;
     uint32_t wanted = *cap ? *cap * 2 : 8;
@@ -59,7 +75,7 @@ bool bytes_append(bytes *to, const void *data, size_t size) {
     if (size > to->cap - to->size) {
         size_t wanted = to->cap ? to->cap : 256;
         while (wanted - to->size < size) wanted *= 2;
-        char *moved = realloc(to->data, wanted);
+        char *moved = moved_wiped(to->data, to->cap, wanted);
         if (!moved) return false;
         to->data = moved;
         to->cap = wanted;
@@ -263,12 +279,19 @@ slot *shim_add_slot(shim_guest *guest, uint32_t handle) {
     return added;
 }
 
+static void free_outcome(slot *which) {
+    shim_free_wiped(which->tokens, which->token_count * sizeof *which->tokens);
+    shim_free_wiped(which->extra, which->extra_size);
+    which->tokens = NULL;
+    which->extra = NULL;
+    which->token_count = which->extra_size = 0;
+}
+
 static void free_slot(shim_guest *guest, slot *which) {
     guest->text_held -= which->text.size;
-    free(which->text.data);
-    free(which->tokens);
-    free(which->drawn);
-    free(which->extra);
+    shim_free_wiped(which->text.data, which->text.cap);
+    shim_free_wiped(which->drawn, which->drawn_cap * sizeof *which->drawn);
+    free_outcome(which);
     *which = guest->slots[--guest->slot_count];
 }
 
@@ -404,7 +427,10 @@ realm_status shim_cancel(shim_guest *guest, uint32_t handle, realm_error *err) {
     const slot *which = shim_slot(guest, handle);
     if (!which || !which->active) return REALM_OK;
     shim_value value = {.u64 = handle};
-    if (call(guest, SHIM_CANCEL, &value, 1) != REALM_OK) return give_up(guest, err);
+    guest->polled = handle;
+    realm_status status = call(guest, SHIM_CANCEL, &value, 1);
+    guest->polled = 0;
+    if (status != REALM_OK) return give_up(guest, err);
     queue_again(guest);
     return REALM_OK;
 }
@@ -418,14 +444,38 @@ size_t shim_take_text(shim_guest *guest, uint32_t handle, char *out, size_t cap)
     return there;
 }
 
+static bool reserve_drawn(slot *which, uint32_t count) {
+    if (count <= which->drawn_cap) return true;
+    uint32_t wanted = which->drawn_cap ? which->drawn_cap * 2 : 64;
+    while (wanted < count) wanted *= 2;
+    realm_token *moved = moved_wiped(which->drawn, which->drawn_cap * sizeof *moved, wanted * sizeof *moved);
+    if (!moved) return false;
+    which->drawn = moved;
+    which->drawn_cap = wanted;
+    return true;
+}
+
 void shim_keep_drawn(shim_guest *guest, const realm_token *tokens, uint32_t count) {
     slot *which = guest->polled ? shim_slot(guest, guest->polled) : NULL;
     if (!which || !which->keeps_drawn || count > MAX_DRAWN - which->drawn_count) return;
-    realm_token *moved = grown(which->drawn, &which->drawn_cap, which->drawn_count + count, sizeof *moved);
-    if (!moved) return;
-    which->drawn = moved;
-    memcpy(moved + which->drawn_count, tokens, count * sizeof *tokens);
+    if (!reserve_drawn(which, which->drawn_count + count)) return;
+    memcpy(which->drawn + which->drawn_count, tokens, count * sizeof *tokens);
     which->drawn_count += count;
+}
+
+/* A guest that decodes with a ticket for each token waits in line for each: only before the first that is the request's queue. */
+void shim_keep_work(shim_guest *guest, uint32_t ticket) {
+    slot *which = guest->polled ? shim_slot(guest, guest->polled) : NULL;
+    realm_ticket_work more;
+    if (!which || realm_ticket_get_work(guest->ctx, ticket, &more, NULL) != REALM_OK || !more.steps) return;
+    realm_ticket_work *all = &which->work;
+    if (all->steps) all->decode_ns += more.queued_ns;
+    else all->queued_ns = more.queued_ns;
+    all->prefill_ns += more.prefill_ns;
+    all->decode_ns += more.decode_ns;
+    all->step_ns += more.step_ns;
+    all->steps += more.steps;
+    all->rows += more.rows;
 }
 
 uint32_t shim_take_drawn(shim_guest *guest, uint32_t handle, realm_token *out, uint32_t cap) {
@@ -460,8 +510,7 @@ realm_status shim_get_outcome(shim_guest *guest, uint32_t handle, shim_outcome *
     if (!result) return give_up(guest, err);
     if (result[0]) return fail(err, error_code(result[4]), "the guest has no outcome for the request");
     const uint8_t *report = result + REALM_RESULT_REPORT_VALUE;
-    free(which->tokens);
-    free(which->extra);
+    free_outcome(which);
     bool ok = true;
     *out = (shim_outcome){.message = "",
                           .finish = report[REALM_REPORT_FINISH],
@@ -470,7 +519,9 @@ realm_status shim_get_outcome(shim_guest *guest, uint32_t handle, shim_outcome *
                           .token_count = read_u32(report + REALM_REPORT_TOKENS + 4),
                           .extra_size = read_u32(report + REALM_REPORT_EXTRA + 4)};
     which->tokens = copied_list(guest, read_u32(report + REALM_REPORT_TOKENS), out->token_count, 4, &ok);
+    which->token_count = which->tokens ? out->token_count : 0;
     which->extra = copied_list(guest, read_u32(report + REALM_REPORT_EXTRA), (uint32_t)out->extra_size, 1, &ok);
+    which->extra_size = which->extra ? (uint32_t)out->extra_size : 0;
     if (which->problem.code == (int32_t)out->error) {
         out->message = which->problem.message;
         out->limit = which->problem.limit;
@@ -481,6 +532,7 @@ realm_status shim_get_outcome(shim_guest *guest, uint32_t handle, shim_outcome *
     out->extra = which->extra;
     out->first_ns = which->first_ns ? which->first_ns - which->start_ns : 0;
     out->total_ns = which->end_ns - which->start_ns;
+    out->work = which->work;
     if (!ok) return fail(err, REALM_E_GUEST_TRAP, "the guest returned an outcome outside its memory");
     value.u64 = area;
     if (guest->present >> SHIM_POST_OUTCOME & 1) (void)call(guest, SHIM_POST_OUTCOME, &value, 1);
@@ -722,7 +774,7 @@ void shim_guest_destroy(shim_guest *guest) {
     guest->dead = true; /* so that releasing slots calls nothing */
     while (guest->slot_count) free_slot(guest, &guest->slots[guest->slot_count - 1]);
     free(guest->slots);
-    free(guest->log.data);
+    shim_free_wiped(guest->log.data, guest->log.cap);
     free(guest);
 }
 

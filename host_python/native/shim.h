@@ -136,6 +136,7 @@ typedef struct shim_outcome {
     uint64_t extra_size;
     uint64_t first_ns;      /* from the start to the first emitted text, 0 when there was none */
     uint64_t total_ns;      /* from the start to the end */
+    realm_ticket_work work; /* what the engine did for the request, all its tickets together */
 } shim_outcome;
 
 REALM_API realm_status shim_get_outcome(shim_guest *guest, uint32_t handle, shim_outcome *out, realm_error *err);

@@ -23,14 +23,17 @@ typedef struct slot { /* one request */
     bool announced;  /* an OUTPUT event is out and its text not yet taken */
     uint64_t emitted; /* bytes since the start */
     uint64_t start_ns, first_ns, end_ns;
+    realm_ticket_work work; /* of the tickets it has dropped */
     realm_session_options session; /* of the sessions opened for it; the deadline counted from the start */
     realm_error problem; /* the last failure of an import while it was polled */
     bytes text;
-    uint32_t *tokens; /* of the outcome */
+    uint32_t *tokens; /* (token_count,), of the outcome */
+    uint32_t token_count;
     bool keeps_drawn;
     realm_token *drawn; /* in polls of this request, not yet taken */
     uint32_t drawn_count, drawn_cap;
-    char *extra;
+    char *extra; /* (extra_size,), of the outcome */
+    uint32_t extra_size;
 } slot;
 
 struct shim_guest {
@@ -56,7 +59,7 @@ struct shim_guest {
     uint32_t slot_count, slot_cap;
     uint64_t text_held;
     uint64_t submissions; /* tickets the guest was given */
-    uint32_t polled;      /* the request whose poll is running; 0: none */
+    uint32_t polled;      /* the request that is polled or cancelled; 0: none */
     bytes log;
 };
 
@@ -71,6 +74,9 @@ void *shim_at(shim_guest *guest, uint32_t ptr, uint64_t count, uint32_t size, ui
 /* Room in the guest by its cabi_realloc; 0 on failure. Nothing is allocated for size 0 (the pointer is then the alignment). */
 uint32_t shim_alloc(shim_guest *guest, uint64_t size, uint32_t align);
 
+/* Of memory that held a tenant's text or tokens. */
+void shim_free_wiped(void *data, size_t size);
+/* The buffer wipes what it leaves behind when it grows. */
 bool bytes_append(bytes *to, const void *data, size_t size);
 size_t bytes_take(bytes *from, char *out, size_t cap);
 
@@ -78,6 +84,8 @@ slot *shim_slot(shim_guest *guest, uint32_t handle);
 slot *shim_add_slot(shim_guest *guest, uint32_t handle);
 /* Tokens the guest was just given belong to the request that is being polled, which may want to report them. */
 void shim_keep_drawn(shim_guest *guest, const realm_token *tokens, uint32_t count);
+/* The guest drops a ticket: what the engine did for it was done for the request that is being polled. */
+void shim_keep_work(shim_guest *guest, uint32_t ticket);
 uint64_t shim_now_ns(void);
 
 #endif

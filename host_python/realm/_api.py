@@ -74,10 +74,16 @@ class Usage:
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds from the request's start in the guest."""
+    """Seconds from the request's start in the guest; then what the engine did for it, by its own clock."""
 
     first_token_seconds: float
     total_seconds: float
+    queued_seconds: float = 0.0  # until the first step that computed for it: places, rates, the schedule
+    prefill_seconds: float = 0.0  # from there until its prompt was computed
+    decode_seconds: float = 0.0  # the rest, in which its tokens were drawn
+    step_seconds: float = 0.0  # of both, steps with rows of it
+    steps: int = 0
+    rows: int = 0  # its own, in those steps
 
     def tokens_per_second(self, tokens: int) -> float:
         """Of the generated tokens after the first one."""
@@ -638,7 +644,7 @@ def make_generation(ended: Ended, streamed: str, drawn: Sequence[tuple[int, floa
         tokens=ended.tokens,
         prompt_tokens=ended.prompt_tokens,
         finish_reason=finish,
-        timings=Timings(ended.first_seconds, ended.total_seconds),
+        timings=Timings(ended.first_seconds, ended.total_seconds, *ended.work),
         logprobs=tuple(logprob for _, logprob in drawn[: len(ended.tokens)]) if drawn else None,
     )
 

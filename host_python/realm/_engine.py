@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._errors import RealmError, error
 from ._library import check, ffi, library, new_error, said_limit, status_error, status_name
@@ -73,6 +73,17 @@ class Drawn:
     tokens: tuple[tuple[int, float], ...]
 
 
+class Work(NamedTuple):
+    """What the engine did for a request: times that follow each other, and their steps."""
+
+    queued_seconds: float = 0.0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    step_seconds: float = 0.0
+    steps: int = 0
+    rows: int = 0
+
+
 @dataclass(frozen=True)
 class Ended:
     """The last delivery of a request: its outcome, or why it failed."""
@@ -83,6 +94,7 @@ class Ended:
     prompt_tokens: int = 0
     first_seconds: float = 0.0
     total_seconds: float = 0.0
+    work: Work = Work()
     extra: bytes = b""
     drawn: tuple[tuple[int, float], ...] = ()  # since the last Drawn
     problem: RealmError | None = None
@@ -345,6 +357,7 @@ class Engine:
             drawn=drawn,
             first_seconds=out.first_ns / 1e9,
             total_seconds=out.total_ns / 1e9,
+            work=_work(out.work),
             extra=bytes(ffi.buffer(out.extra, out.extra_size)) if out.extra_size else b"",
             problem=problem if finish == FINISH_FAILED else None,
         )
@@ -421,6 +434,17 @@ _FAILURE_TEXTS = {
     "io": "the model's file was cut short or became unreadable while in use: restore it, and load it again",
     "stalled": "the guest waits for nothing",
 }
+
+
+def _work(native: Any) -> Work:
+    return Work(
+        queued_seconds=native.queued_ns / 1e9,
+        prefill_seconds=native.prefill_ns / 1e9,
+        decode_seconds=native.decode_ns / 1e9,
+        step_seconds=native.step_ns / 1e9,
+        steps=native.steps,
+        rows=native.rows,
+    )
 
 
 def _refusal(status: int) -> RealmError:

@@ -250,5 +250,5 @@ def guest_result(ended: Ended) -> GuestResult:
         prompt_tokens=ended.prompt_tokens,
         finish_reason=FINISH[min(ended.finish, len(FINISH) - 1)],
         extra=ended.extra,
-        timings=Timings(ended.first_seconds, ended.total_seconds),
+        timings=Timings(ended.first_seconds, ended.total_seconds, *ended.work),
     )

@@ -60,7 +60,6 @@ def context_limits(limits: ResourceLimits) -> Any:
         "sessions": limits.sessions,
         "tickets": limits.tickets,
         "tensor_bytes": limits.tensor_bytes,
-        "weight": limits.weight,
     }
 
 

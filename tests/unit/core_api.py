@@ -156,6 +156,11 @@ class Context:
     def state(self, ticket: int) -> int:
         return self._handle("realm_ticket_get_state", ticket)
 
+    def work(self, ticket: int) -> Any:
+        out = ffi.new("realm_ticket_work *")
+        check(self.lib.realm_ticket_get_work(self.handle, ticket, out, self.err), self.err)
+        return out
+
     def cancel(self, ticket: int) -> None:
         self._call("realm_ticket_cancel", ticket)
 

@@ -48,6 +48,18 @@ def test_generate_reports_text_tokens_and_counts(chain: Realm, mode: str) -> Non
 
 
 @pytest.mark.parametrize("mode", ["granular", "whole", "layers"])
+def test_timings_say_what_the_engine_did(chain: Realm, mode: str) -> None:
+    made = chain.generate("1", temperature=0, mode=mode)
+    work, passes = made.timings, len(made.tokens) + 1
+    slices = chain.model.info.layer_count if mode == "layers" else 1
+    assert work.steps == passes * slices
+    assert work.rows == (made.prompt_tokens + len(made.tokens)) * slices
+    engine = work.queued_seconds + work.prefill_seconds + work.decode_seconds
+    assert 0 < work.step_seconds <= engine <= work.total_seconds
+    assert work.prefill_seconds > 0 and work.decode_seconds > 0
+
+
+@pytest.mark.parametrize("mode", ["granular", "whole", "layers"])
 def test_the_reason_to_end(chain: Realm, mode: str) -> None:
     length = chain.generate("1", temperature=0, max_tokens=2, mode=mode)
     assert (length.text, length.finish_reason, len(length.tokens)) == (" one two", "length", 2)

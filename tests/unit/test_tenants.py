@@ -334,3 +334,40 @@ def test_accounts_count_what_was_computed(sim: Simulation) -> None:
     assert (account.contexts, account.requests) == (1, 1)
     ctx.close()
     assert (sim.account(1).contexts, sim.account(1).kv_tokens) == (0, 0)
+
+
+# ---- what was done for a ticket
+
+
+def test_a_ticket_tells_what_was_done_for_it(sim: Simulation) -> None:
+    ctx = sim.tenant(1, concurrent_requests=1, queue_length=1)
+    first, second = begin(ctx, 30, 10), begin(ctx, 20, 1)
+    sim.run(sim.now + 10 * SECOND)
+    prefill, decode = STEP_NS + 30 * ROW_NS, 9 * (STEP_NS + ROW_NS)
+    work = ctx.work(first)
+    assert (work.queued_ns, work.prefill_ns, work.decode_ns) == (0, prefill, decode)
+    assert (work.step_ns, work.steps, work.rows) == (prefill + decode, 10, 30 + 9)
+    work = ctx.work(second)
+    held = SECOND  # a request keeps its place for so long after its work
+    assert (work.queued_ns, work.prefill_ns) == (prefill + decode + held, STEP_NS + 20 * ROW_NS)
+    assert (work.decode_ns, work.steps, work.rows) == (0, 1, 20)
+
+
+def test_waits_between_steps_are_no_time_of_steps(sim: Simulation) -> None:
+    ctx = sim.tenant(1, tokens_per_second=10)
+    ticket = begin(ctx, 3, 20)
+    sim.run(sim.now + 10 * SECOND)
+    work = ctx.work(ticket)
+    assert work.step_ns == 20 * STEP_NS + 22 * ROW_NS
+    assert work.prefill_ns + work.decode_ns > SECOND, "throttled for more than a second in between"
+
+
+def test_a_token_by_itself_is_decoded(sim: Simulation) -> None:
+    ctx = sim.tenant(1)
+    session = ctx.open()
+    prompt = ctx.forward(session, [5, 6, 7])
+    assert sim.until_ready(ctx, prompt, SECOND)
+    token = ctx.forward(session, [8])
+    assert sim.until_ready(ctx, token, SECOND)
+    assert (ctx.work(prompt).prefill_ns, ctx.work(prompt).decode_ns) == (STEP_NS + 3 * ROW_NS, 0)
+    assert (ctx.work(token).prefill_ns, ctx.work(token).decode_ns) == (0, STEP_NS + ROW_NS)

@@ -114,6 +114,7 @@ export interface CoreExports {
   realm_ticket_error(ctx: number, ticket: number, err: number): number;
   realm_ticket_tokens(ctx: number, ticket: number, out: number, cap: number, count: number, err: number): number;
   realm_ticket_scores(ctx: number, ticket: number, out: number, cap: number, count: number, err: number): number;
+  realm_ticket_get_work(ctx: number, ticket: number, out: number, err: number): number;
   realm_ticket_tensor(ctx: number, ticket: number, tensor: number, err: number): number;
   realm_ticket_cancel(ctx: number, ticket: number, err: number): number;
   realm_ticket_drop(ctx: number, ticket: number, err: number): number;
@@ -379,7 +380,6 @@ export interface CoreLimits {
   tickets: number;
   kvTokens: bigint;
   tensorBytes: bigint;
-  weight: number;
 }
 
 export const REALM_LIMITS_SIZE = 32;
@@ -390,7 +390,6 @@ export function readCoreLimits(view: DataView, at: number): CoreLimits {
     tickets: view.getUint32(at + 4, true),
     kvTokens: view.getBigUint64(at + 8, true),
     tensorBytes: view.getBigUint64(at + 16, true),
-    weight: view.getUint32(at + 24, true),
   };
 }
 
@@ -399,7 +398,6 @@ export function writeCoreLimits(view: DataView, at: number, value: CoreLimits): 
   view.setUint32(at + 4, value.tickets, true);
   view.setBigUint64(at + 8, value.kvTokens, true);
   view.setBigUint64(at + 16, value.tensorBytes, true);
-  view.setUint32(at + 24, value.weight, true);
 }
 
 export interface CoreSessionOptions {
@@ -582,6 +580,37 @@ export function writeCoreToken(view: DataView, at: number, value: CoreToken): vo
   view.setUint32(at + 0, value.id, true);
   view.setUint32(at + 4, value.isEnd, true);
   view.setFloat32(at + 8, value.logprob, true);
+}
+
+export interface CoreTicketWork {
+  queuedNs: bigint;
+  prefillNs: bigint;
+  decodeNs: bigint;
+  stepNs: bigint;
+  steps: bigint;
+  rows: bigint;
+}
+
+export const REALM_TICKET_WORK_SIZE = 64;
+
+export function readCoreTicketWork(view: DataView, at: number): CoreTicketWork {
+  return {
+    queuedNs: view.getBigUint64(at + 0, true),
+    prefillNs: view.getBigUint64(at + 8, true),
+    decodeNs: view.getBigUint64(at + 16, true),
+    stepNs: view.getBigUint64(at + 24, true),
+    steps: view.getBigUint64(at + 32, true),
+    rows: view.getBigUint64(at + 40, true),
+  };
+}
+
+export function writeCoreTicketWork(view: DataView, at: number, value: CoreTicketWork): void {
+  view.setBigUint64(at + 0, value.queuedNs, true);
+  view.setBigUint64(at + 8, value.prefillNs, true);
+  view.setBigUint64(at + 16, value.decodeNs, true);
+  view.setBigUint64(at + 24, value.stepNs, true);
+  view.setBigUint64(at + 32, value.steps, true);
+  view.setBigUint64(at + 40, value.rows, true);
 }
 
 export interface CoreCacheStats {

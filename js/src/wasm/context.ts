@@ -65,7 +65,7 @@ export class WasmContext implements ContextHost {
 
   #putLimits({ sessions, tickets, tensorBytes }: Required<ResourceLimits>): number {
     const at = this.#core.begin().room(layout.REALM_LIMITS_SIZE);
-    const own = { sessions, tickets, kvTokens: 0n, tensorBytes: BigInt(tensorBytes), weight: 0 };
+    const own = { sessions, tickets, kvTokens: 0n, tensorBytes: BigInt(tensorBytes) };
     layout.writeCoreLimits(this.#core.view, at, own);
     return at;
   }
