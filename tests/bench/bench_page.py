@@ -1,12 +1,13 @@
-"""The demo page with a large file that is chosen in it: does the page stay alive, and what does it hold?
+"""The main thread of a page while a large model loads and answers, in the demo page and with the SDK alone.
 
-    python tests/bench/bench_page.py [--threads 1] [--backend WebAssembly] MODEL
+    python tests/bench/bench_page.py [--page demo sdk] [--threads 1 2] [--json FILE] MODEL
 
-Prints the page's longest tasks while the file loads and while a long prompt is read, stopped and answered:
-what PerformanceObserver reports, which counts other programs' use of the processor too, and the thread's own
-time. Then how long a stop click takes to end a running prefill, and what all processes of Chromium hold
-together at most above what they held before, beside what the engine says it holds. Times are meaningful only
-while nothing else runs.
+For each page and number of threads, between the choice of the file and the end of an answer: what
+PerformanceObserver reports (tasks over 50 ms of wall time, `reported`), and from Chromium's trace the longest
+task's wall time and the thread's own time. `before` are long tasks of the page's own start. Of the demo page
+also how long a stop click takes to end a running prefill, and what all processes of Chromium hold together
+at most above what they held before, beside what the engine says it holds. Times are meaningful only while
+nothing else runs. With --json each measurement is appended to the file as a line.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import argparse
 import json
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import CDPSession, Page, expect, sync_playwright
+from playwright.sync_api import CDPSession, Page, Playwright, expect, sync_playwright
 
 from realm_build import web
 from realm_build.site import Site
@@ -26,13 +28,13 @@ from tests.bench.bench_browser import chromium
 from tests.web.demo_page import DemoPage
 from tests.web.main_thread import MainThread
 from tests.web.memory import Memory
+from tests.web.sdk_page import SdkPage
 
-OBSERVE = """globalThis.longTasks = [];
-new PerformanceObserver((list) => longTasks.push(...list.getEntries().map(({ duration }) => duration)))
-  .observe({ type: 'longtask', buffered: true });"""
 LONG_PROMPT = "aa bb cc " * 60
 PREFILL_SECONDS = (0.3, 1.0, 1.7)  # of a prefill before its stop
 STEADY_SECONDS = 1.0
+STREAM_SECONDS = 2.0
+SDK_TOKENS = 16
 
 
 def choose(session: CDPSession, model: Path) -> None:
@@ -61,49 +63,78 @@ def stops(demo: DemoPage) -> list[float]:
     return took
 
 
-def measure(page: Page, root: int, site: Site, options: argparse.Namespace) -> dict[str, Any]:
-    page.add_init_script(OBSERVE)
+def in_demo_page(
+    page: Page, root: int, site: Site, options: argparse.Namespace, threads: int
+) -> dict[str, Any]:
     thread = MainThread(page)
     demo = DemoPage(page, site.url)
-    demo.compute_with(options.backend, options.threads if site.isolated else None)
+    demo.compute_with(options.backend, threads if site.isolated else None)
     page.wait_for_timeout(STEADY_SECONDS * 1000)
-    starting = page.evaluate("longTasks.splice(0)")
     with Memory(root) as memory:
+        thread.begin()
         seconds = load(page, options.model)
-        page.wait_for_timeout(STEADY_SECONDS * 1000)
         loaded = memory.peak_mib
         took = stops(demo)
         demo.begin("aa bb")
         expect(page.locator(".message.assistant .text").last).not_to_be_empty(timeout=30_000)
-        page.wait_for_timeout(2000)
-        page.keyboard.press("Escape")
-        demo.answer()
+        page.wait_for_timeout(STREAM_SECONDS * 1000)
+        demo.stop()
+        busy = thread.end()
     return {
-        "fileMiB": round(options.model.stat().st_size / 2**20, 1),
+        **asdict(busy),
         "loadSeconds": round(seconds, 2),
+        "fileMiB": round(options.model.stat().st_size / 2**20, 1),
         "peakMiB": {"loading": round(loaded), "in all": round(memory.peak_mib)},
         "engine": page.locator("#memory").inner_text(),
         "stopMilliseconds": took,
-        "longTasks": {"of the page's start": starting, "with the model": page.evaluate("longTasks")},
-        "longestTaskOwnMilliseconds": round(thread.longest(), 1),
     }
+
+
+def with_sdk_alone(
+    page: Page, root: int, site: Site, options: argparse.Namespace, threads: int
+) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        thread = MainThread(page)
+        sdk = SdkPage(page, site, Path(folder))
+        page.wait_for_timeout(STEADY_SECONDS * 1000)
+        thread.begin()
+        sdk.answer(options.model, threads, "aa bb cc " * 20, SDK_TOKENS)
+        return asdict(thread.end())
+
+
+PAGES = {"demo": in_demo_page, "sdk": with_sdk_alone}
+
+
+def measure(playwright: Playwright, options: argparse.Namespace, name: str, threads: int) -> dict[str, Any]:
+    """In a browser and with a profile of its own."""
+    folders = {"/": web.stage(), "/models/": options.model.resolve().parent}
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        Site(folders, isolated=threads > 1) as site,
+        chromium(playwright, Path(folder) / "profile") as (context, root),
+    ):
+        for other in context.pages:
+            other.close()
+        figures = PAGES[name](context.new_page(), root, site, options, threads)
+    return {"model": options.model.stem, "page": name, "threads": threads, **figures}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("model", type=Path)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--backend", default="WebAssembly")
+    parser.add_argument("--page", nargs="+", choices=PAGES, default=list(PAGES))
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--backend", default="WebAssembly", help="of the demo page")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, sync_playwright() as playwright:
-        isolated = options.threads > 1
-        with (
-            Site({"/": web.stage()}, isolated=isolated) as site,
-            chromium(playwright, Path(folder) / "profile") as (context, root),
-        ):
-            for other in context.pages:
-                other.close()
-            print(json.dumps(measure(context.new_page(), root, site, options), indent=2))
+    with sync_playwright() as playwright:
+        for threads in options.threads:
+            for name in options.page:
+                line = json.dumps(measure(playwright, options, name, threads))
+                print(line, flush=True)
+                if options.json:
+                    with options.json.open("a") as file:
+                        file.write(f"{line}\n")
 
 
 if __name__ == "__main__":

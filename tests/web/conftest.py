@@ -13,9 +13,14 @@ from playwright.sync_api import BrowserContext, Page, Playwright, expect, sync_p
 
 from realm_build import web
 from realm_build.site import Site
+from tests.bench import make_models
 from tests.web import chromium
 
 EXPECT_MS = 30_000  # a page on a busy machine; what must be fast is timed inside the page
+
+WIDE = make_models.Shape(
+    layers=2, width=2048, ff=5632, heads=32, heads_kv=4
+)  # ops as long as those of a 1.1B model
 
 expect.set_options(timeout=EXPECT_MS)
 
@@ -37,6 +42,14 @@ def browser(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) ->
 def demo_folder() -> Path:
     """The demo page with the bundle, complete."""
     return web.stage()
+
+
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file with layers as wide as those of large models, but few."""
+    path = tmp_path_factory.mktemp("models") / "wide.gguf"
+    make_models.write_model(path, WIDE, make_models.all_q8_0)
+    return path
 
 
 @pytest.fixture

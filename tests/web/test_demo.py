@@ -320,10 +320,11 @@ def test_the_main_thread_is_never_blocked(page: Page, demo_site: Site, endless: 
 
 
 def longest_task(page: Page, demo_site: Site, endless: Path, backend: str) -> float:
-    """Milliseconds, while the page starts, answers, loads another model, reads a long prompt, is stopped."""
-    thread = MainThread(page)
+    """Milliseconds, while the page answers, loads another model, reads a long prompt, is stopped."""
     demo = DemoPage(page, demo_site.url)
     demo.compute_with(backend)
+    thread = MainThread(page)
+    thread.begin()
     demo.ask(FRANCE)
     demo.choose_file(endless)
     expect(page.locator("#model-name")).to_have_text(endless.name)
@@ -333,4 +334,4 @@ def longest_task(page: Page, demo_site: Site, endless: Path, backend: str) -> fl
     page.wait_for_timeout(1000)
     page.keyboard.press("Escape")
     demo.answer()
-    return thread.longest()
+    return thread.end().own

@@ -127,8 +127,8 @@ function status(state, text) {
 }
 
 /** Of the engine: what its WebAssembly holds, and its buffers on the GPU. */
-function showMemory({ memoryBytes, gpuBytes }) {
-  $('memory').textContent = gpuBytes ? `${bytes(memoryBytes)} + ${bytes(gpuBytes)} GPU` : bytes(memoryBytes);
+function showMemory({ memoryBytes, deviceBytes }) {
+  $('memory').textContent = deviceBytes ? `${bytes(memoryBytes)} + ${bytes(deviceBytes)} GPU` : bytes(memoryBytes);
 }
 
 // ---- events ----
@@ -205,8 +205,14 @@ function openAddress(text) {
 
 // ---- start ----
 
-navigator.serviceWorker?.register('sw.js').catch((problem) => console.warn('no offline use:', problem.message));
-listen();
-const probed = engine.probe();
-page.model = engine.options().backend === 'webgpu' ? probed.then(restart) : restart(); // it may not be there any more
-page.model.catch(() => undefined);
+function start() {
+  listen();
+  navigator.serviceWorker?.register('sw.js').catch((problem) => console.warn('no offline use:', problem.message));
+  const probed = engine.probe();
+  page.model = engine.options().backend === 'webgpu' ? probed.then(restart) : restart(); // it may not be there any more
+  page.model.catch(() => undefined);
+}
+
+// The engine's threads would take the processor from the page's first layout, so that comes first. A hidden page has no frames.
+if (document.hidden) setTimeout(start);
+else requestAnimationFrame(() => setTimeout(start));
