@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from . import browser, ctest, fuzz, node, software_gpu
+from . import browser, ctest, emulator, fuzz, node, software_gpu
 from .paths import ROOT, BuildError, relative, sources
 
 FUZZ_SECONDS = 60  # for all targets together; the long run is the `fuzz` command
@@ -65,12 +65,13 @@ def all_steps() -> dict[str, Callable[[], Counts]]:
 
 
 def set_up() -> Counts:
-    """What tests need beyond the virtual environment: a compiler with sanitizers, Node, a browser, GPUs."""
+    """What tests need beyond the virtual environment: sanitizers, Node, a browser, GPUs, an emulator."""
     fuzz.install_clang()
     node.install_tools()
     browser.install()
     software_gpu.set_up()
-    return Counts(passed=4)
+    emulator.install()
+    return Counts(passed=5)
 
 
 def run_gpu_tests() -> Counts:

@@ -37,7 +37,7 @@ ISA_FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
             "-mavx2", "-mfma", "-mf16c",
         ),
     },
-    "arm64": {"_neon": ()},
+    "arm64": {"_neon": ("-mcpu=generic+dotprod",), "_i8mm": ("-mcpu=generic+dotprod+i8mm",)},
     # An engine refuses a whole module for one instruction it does not know: hence two builds.
     "wasm": {"_simd128": ()},
     "wasm-relaxed": {"_simd128": (), "_relaxed": ()},

@@ -37,5 +37,8 @@ void cpu_attention_portable(const cpu_attention *job, uint32_t row0, uint32_t ro
 #if defined(__x86_64__) || defined(_M_X64)
 #define CPU_X86_64 1
 #endif
+#if defined(__aarch64__) || defined(_M_ARM64)
+#define CPU_ARM64 1
+#endif
 
 #endif

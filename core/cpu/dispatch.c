@@ -47,6 +47,16 @@ uint32_t cpu_detect(void) {
     return features;
 }
 
+#elif defined(CPU_ARM64)
+
+uint32_t cpu_detect(void) {
+    const uint32_t arm = platform_arm_features();
+    uint32_t features = REALM_CPU_PORTABLE;
+    if (arm & PLATFORM_ARM_DOTPROD) features |= REALM_CPU_NEON_DOTPROD;
+    if (features & REALM_CPU_NEON_DOTPROD && arm & PLATFORM_ARM_I8MM) features |= REALM_CPU_NEON_I8MM;
+    return features;
+}
+
 #elif defined(__wasm_simd128__)
 
 /* A module with instructions the engine lacks does not compile at all: what was built in, there is. */
@@ -75,6 +85,9 @@ void cpu_ops_init(cpu_ops *ops, uint32_t features) {
     if (usable & REALM_CPU_AVX2) cpu_fill_avx2(ops);
     if (usable & REALM_CPU_AVX512) cpu_fill_avx512(ops);
     if (usable & REALM_CPU_AMX && usable & REALM_CPU_AVX512) cpu_fill_amx(ops);
+#elif defined(CPU_ARM64)
+    if (usable & REALM_CPU_NEON_DOTPROD) cpu_fill_neon(ops);
+    if (usable & REALM_CPU_NEON_DOTPROD && usable & REALM_CPU_NEON_I8MM) cpu_fill_i8mm(ops);
 #elif defined(__wasm_simd128__)
     if (usable & REALM_CPU_SIMD128) cpu_fill_simd128(ops);
 #ifdef __wasm_relaxed_simd__

@@ -45,7 +45,7 @@ typedef struct cpu_attention {
 } cpu_attention;
 
 typedef struct cpu_ops {
-    const char *name; /* "portable", "avx2", "avx512", "amx" */
+    const char *name; /* "portable", "avx2", "avx512", "amx", "neon-dotprod", "neon-i8mm", "simd128", "relaxed" */
     cpu_matmul matmul[BLOCK_TYPE_LIMIT]; /* by ggml type; run == NULL where not computable */
     /* One row of a weight, k elements -> f32. By ggml type. */
     void (*dequantize[BLOCK_TYPE_LIMIT])(const void *row, uint32_t k, float *out);
@@ -78,7 +78,7 @@ size_t cpu_attention_scratch(uint32_t head_dim);
 
 /* Fills *ops for a mask of REALM_CPU_... (0: all the machine has). Unsupported bits are ignored. */
 void cpu_ops_init(cpu_ops *ops, uint32_t features);
-/* Mask of what this machine can run (CPUID and OS state). */
+/* Mask of what this machine can run, as processor and operating system say. */
 uint32_t cpu_detect(void);
 
 /* Each file's filler; dispatch.c calls them in order of strength. */
@@ -86,6 +86,8 @@ void cpu_fill_portable(cpu_ops *ops);
 void cpu_fill_avx2(cpu_ops *ops);
 void cpu_fill_avx512(cpu_ops *ops);
 void cpu_fill_amx(cpu_ops *ops);
+void cpu_fill_neon(cpu_ops *ops);
+void cpu_fill_i8mm(cpu_ops *ops);
 void cpu_fill_simd128(cpu_ops *ops);
 void cpu_fill_relaxed(cpu_ops *ops);
 

@@ -28,6 +28,10 @@ platform_thread *platform_thread_start(const char *name, void (*run)(void *), vo
 void platform_thread_join(platform_thread *t);
 /* Asks the system to let this process use AMX tiles; once granted it stays so. */
 bool platform_permit_tiles(void);
+/* What 64-bit ARM processors may lack: a mask of PLATFORM_ARM_...; 0 on other processors. */
+#define PLATFORM_ARM_DOTPROD 1u
+#define PLATFORM_ARM_I8MM 2u
+uint32_t platform_arm_features(void);
 void platform_pause(void);  /* hint inside a spin loop */
 
 uint64_t platform_now_ns(void);          /* monotonic */

@@ -23,7 +23,10 @@
 #include <unistd.h>
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/auxv.h>
 #include <sys/syscall.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 /* ---- mutexes and conditions ---- */
@@ -174,6 +177,20 @@ bool platform_permit_tiles(void) {
     return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_TILE_DATA) == 0;
 #else
     return false;
+#endif
+}
+
+uint32_t platform_arm_features(void) {
+#if defined(__aarch64__) && defined(__linux__)
+    const unsigned long dotprod = 1ul << 20, i8mm = 1ul << 13; /* Documentation/arch/arm64/elf_hwcaps.rst: ASIMDDP, I8MM */
+    return (getauxval(AT_HWCAP) & dotprod ? PLATFORM_ARM_DOTPROD : 0) | (getauxval(AT_HWCAP2) & i8mm ? PLATFORM_ARM_I8MM : 0);
+#elif defined(__aarch64__) && defined(__APPLE__)
+    int i8mm = 0; /* every Mac with such a processor has dot products; macOS 11 does not know their name */
+    size_t size = sizeof i8mm;
+    if (sysctlbyname("hw.optional.arm.FEAT_I8MM", &i8mm, &size, NULL, 0) != 0) i8mm = 0;
+    return PLATFORM_ARM_DOTPROD | (i8mm ? PLATFORM_ARM_I8MM : 0);
+#else
+    return 0;
 #endif
 }
 

@@ -112,6 +112,15 @@ void platform_thread_join(platform_thread *t) {
 
 bool platform_permit_tiles(void) { return false; }
 
+uint32_t platform_arm_features(void) {
+#if defined(__aarch64__) || defined(_M_ARM64)
+    enum { DOTPROD = 43, I8MM = 66 }; /* PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE, PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE of newer headers */
+    return (IsProcessorFeaturePresent(DOTPROD) ? PLATFORM_ARM_DOTPROD : 0) | (IsProcessorFeaturePresent(I8MM) ? PLATFORM_ARM_I8MM : 0);
+#else
+    return 0;
+#endif
+}
+
 void platform_pause(void) { YieldProcessor(); }
 
 uint64_t platform_now_ns(void) {

@@ -13,7 +13,9 @@ from ._errors import error
 MODES = {"granular": 0, "whole": 1, "layers": 2}  # enum mode
 KV_TYPES = {"f16": 0, "f32": 1}
 MAX_WEIGHT = 10_000
-CPU_FEATURES = {"portable": 1, "avx2": 2, "avx512": 4, "amx": 8}
+CPU_FEATURES = {  # REALM_CPU_... of realm.h
+    "portable": 1, "avx2": 2, "avx512": 4, "amx": 8, "neon-dotprod": 1 << 8, "neon-i8mm": 1 << 9,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,10 @@ def ops(isa: str) -> Any:
         from tests.unit import wasm_kernels
 
         return wasm_kernels.ops(isa)
+    if isa.startswith("arm-"):
+        from tests.unit import arm_kernels
+
+        return arm_kernels.ops(isa)
     table = Ops()
     library().cpu_ops_init(ctypes.byref(table), FEATURES[isa])
     return table

@@ -87,6 +87,8 @@ def test_unknown_target_names_the_known_ones() -> None:
         ("matmul_amx", "x86", "-mamx-bf16"),
         ("ops_portable", "x86", "-ffp-contract=off"),
         ("ops_portable", "arm64", "-ffp-contract=off"),
+        ("ops_neon", "arm64", "-mcpu=generic+dotprod"),
+        ("matmul_i8mm", "arm64", "-mcpu=generic+dotprod+i8mm"),
     ],
 )
 def test_flags_follow_from_the_file_name(stem: str, isa: str, expected: str) -> None:
