@@ -518,15 +518,20 @@ realm_status realm_generate(realm_context *ctx, uint32_t session_handle, const u
 
 /* ---- sampling: in the caller's thread. No work is in flight for the session, so nobody else touches it. ------------------------------- */
 
+/* With the lock held. */
+static realm_status find_with_logits(realm_context *ctx, uint32_t handle, session **out, realm_error *err) {
+    session *s = *out = find_session(ctx, handle, err);
+    realm_status status = s == NULL ? REALM_E_INVALID_HANDLE : refuse_busy(s, err);
+    if (status != REALM_OK || s->logits_valid) return status;
+    return base_fail(err, REALM_E_INVALID_ARGUMENT, "the session has no logits: forward tokens and wait for the ticket first");
+}
+
 realm_status realm_sample(realm_context *ctx, uint32_t handle, const realm_sampling *params, realm_token *out, realm_error *err) {
     base_error_clear(err);
     *out = (realm_token){0};
+    session *s;
     platform_lock(ctx->rt->lock);
-    session *s = find_session(ctx, handle, err);
-    realm_status status = s == NULL ? REALM_E_INVALID_HANDLE : refuse_busy(s, err);
-    if (status == REALM_OK && !s->logits_valid) {
-        status = base_fail(err, REALM_E_INVALID_ARGUMENT, "the session has no logits: forward tokens and wait for the ticket first");
-    }
+    realm_status status = find_with_logits(ctx, handle, &s, err);
     if (status == REALM_OK) ctx->account->stats.tokens_generated++;
     platform_unlock(ctx->rt->lock);
     if (status != REALM_OK) return status;
@@ -539,6 +544,23 @@ realm_status realm_sample(realm_context *ctx, uint32_t handle, const realm_sampl
     if (status != REALM_OK) return status;
     s->samples++;
     out->is_end = tokenizer_is_end(e->tok, out->id);
+    return REALM_OK;
+}
+
+realm_status realm_likeliest(realm_context *ctx, uint32_t handle, realm_token *out, uint32_t count, realm_error *err) {
+    base_error_clear(err);
+    session *s;
+    platform_lock(ctx->rt->lock);
+    realm_status status = find_with_logits(ctx, handle, &s, err);
+    platform_unlock(ctx->rt->lock);
+    if (status != REALM_OK) return status;
+    const engine *e = s->engine;
+    if (count > REALM_MOST_LIKELIEST || count > e->plan->vocab_size) {
+        return base_fail(err, REALM_E_INVALID_ARGUMENT, "count is %u, but must be at most %d and the vocabulary's %u", count,
+                         REALM_MOST_LIKELIEST, e->plan->vocab_size);
+    }
+    sample_likeliest(s->logits, e->plan->vocab_size, s->log_total, out, count);
+    for (uint32_t i = 0; i < count; i++) out[i].is_end = tokenizer_is_end(e->tok, out[i].id);
     return REALM_OK;
 }
 

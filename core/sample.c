@@ -87,6 +87,20 @@ realm_status sample_token_knowing(const float *logits, uint32_t vocab_size, doub
     return REALM_OK;
 }
 
+static float sane(float logit) { return logit != logit ? -INFINITY : logit > FLT_MAX ? FLT_MAX : logit; }
+
+void sample_likeliest(const float *logits, uint32_t vocab_size, double log_total, realm_token *out, uint32_t count) {
+    uint32_t there = 0;
+    for (uint32_t id = 0; id < vocab_size && count > 0; id++) {
+        float logit = sane(logits[id]);
+        if (there == count && !(logit > out[count - 1].logprob)) continue;
+        uint32_t at = there < count ? there++ : count - 1;
+        for (; at > 0 && logit > out[at - 1].logprob; at--) out[at] = out[at - 1];
+        out[at] = (realm_token){.id = id, .logprob = logit};
+    }
+    for (uint32_t i = 0; i < there; i++) out[i].logprob = (float)((double)out[i].logprob - log_total);
+}
+
 /* ---- parameters ---- */
 
 static realm_status refuse(realm_error *err, const char *field, double given, const char *allowed) {

@@ -33,4 +33,8 @@ realm_status sample_token_knowing(const float *logits, uint32_t vocab_size, doub
                                   uint32_t banned_count, sample_scratch *scratch, uint32_t *token, float *logprob,
                                   realm_error *err);
 
+/* The count <= vocab_size largest logits with their log softmax (is_end is 0): the largest first, of equal ones the lower id.
+ * NaN counts as -inf. For small counts: the time is vocab_size * count at worst. */
+void sample_likeliest(const float *logits, uint32_t vocab_size, double log_total, realm_token *out, uint32_t count);
+
 #endif

@@ -406,6 +406,10 @@ REALM_API realm_status realm_score(realm_context *ctx, uint32_t session, const u
  * the same seed and logits is the same on every host. Runs in the caller's thread. */
 REALM_API realm_status realm_sample(realm_context *ctx, uint32_t session, const realm_sampling *params, realm_token *out,
                                     realm_error *err);
+/* The likeliest tokens under the session's unmodified logits, as those stand before or after realm_sample: exactly `count` of them, the
+ * likeliest first, of equal ones the lower id. Refused above REALM_MOST_LIKELIEST or the vocabulary's size. Changes nothing. */
+#define REALM_MOST_LIKELIEST 32
+REALM_API realm_status realm_likeliest(realm_context *ctx, uint32_t session, realm_token *out, uint32_t count, realm_error *err);
 /* The whole loop in the engine: forward, sample, repeat until an end token or max_tokens. Tokens are taken with
  * realm_ticket_tokens while the state is PROGRESS or READY. */
 REALM_API realm_status realm_generate(realm_context *ctx, uint32_t session, const uint32_t *tokens, uint32_t count,

@@ -224,7 +224,7 @@ static const char *import_sample(shim_guest *guest, shim_value *a) {
     realm_token token = {0, 0, 0};
     if (status == REALM_OK) status = realm_sample(guest->ctx, a[0].u32, &params, &token, &guest->problem);
     free(owned);
-    if (status == REALM_OK) shim_keep_drawn(guest, &token, 1);
+    if (status == REALM_OK) shim_keep_sampled(guest, a[0].u32, &token);
     token_record record = {token.id, token.is_end ? 1 : 0, token.logprob};
     return put_result(guest, a[13].u32, status, &record, sizeof record);
 }

@@ -413,6 +413,7 @@ realm_status shim_start(shim_guest *guest, const shim_request *request, uint32_t
         started->active = true;
         started->streaming = request->streaming != 0;
         started->keeps_drawn = request->keep_drawn != 0;
+        started->likeliest = request->keep_likeliest;
         started->start_ns = now;
         started->session = session;
         started->problem = guest->problem;
@@ -455,12 +456,25 @@ static bool reserve_drawn(slot *which, uint32_t count) {
     return true;
 }
 
-void shim_keep_drawn(shim_guest *guest, const realm_token *tokens, uint32_t count) {
-    slot *which = guest->polled ? shim_slot(guest, guest->polled) : NULL;
-    if (!which || !which->keeps_drawn || count > MAX_DRAWN - which->drawn_count) return;
+/* Records of a request are all of one size: a token, or a token and the likeliest ones there. */
+static void keep_drawn(slot *which, const realm_token *tokens, uint32_t count) {
+    if (which->drawn_count + count > MAX_DRAWN * (1 + which->likeliest)) return;
     if (!reserve_drawn(which, which->drawn_count + count)) return;
     memcpy(which->drawn + which->drawn_count, tokens, count * sizeof *tokens);
     which->drawn_count += count;
+}
+
+void shim_keep_drawn(shim_guest *guest, const realm_token *tokens, uint32_t count) {
+    slot *which = guest->polled ? shim_slot(guest, guest->polled) : NULL;
+    if (which && which->keeps_drawn && !which->likeliest) keep_drawn(which, tokens, count);
+}
+
+void shim_keep_sampled(shim_guest *guest, uint32_t session, const realm_token *token) {
+    slot *which = guest->polled ? shim_slot(guest, guest->polled) : NULL;
+    if (!which || !which->keeps_drawn) return;
+    realm_token record[1 + REALM_MOST_LIKELIEST] = {*token};
+    if (realm_likeliest(guest->ctx, session, record + 1, which->likeliest, NULL) != REALM_OK) return;
+    keep_drawn(which, record, 1 + which->likeliest);
 }
 
 /* A guest that decodes with a ticket for each token waits in line for each: only before the first that is the request's queue. */

@@ -103,6 +103,7 @@ typedef struct shim_request {
     uint32_t reserved;
     uint64_t deadline_ns; /* from the start; 0: none */
     uint32_t keep_drawn; /* 1: tokens drawn for the request are kept for shim_take_drawn */
+    uint32_t keep_likeliest; /* so many of the likeliest tokens are kept behind each; then only those that the guest samples */
     const char *prompt;
     uint64_t prompt_size;
     const char *stops;

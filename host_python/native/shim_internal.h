@@ -30,6 +30,7 @@ typedef struct slot { /* one request */
     uint32_t *tokens; /* (token_count,), of the outcome */
     uint32_t token_count;
     bool keeps_drawn;
+    uint32_t likeliest; /* kept behind each drawn token */
     realm_token *drawn; /* in polls of this request, not yet taken */
     uint32_t drawn_count, drawn_cap;
     char *extra; /* (extra_size,), of the outcome */
@@ -84,6 +85,7 @@ slot *shim_slot(shim_guest *guest, uint32_t handle);
 slot *shim_add_slot(shim_guest *guest, uint32_t handle);
 /* Tokens the guest was just given belong to the request that is being polled, which may want to report them. */
 void shim_keep_drawn(shim_guest *guest, const realm_token *tokens, uint32_t count);
+void shim_keep_sampled(shim_guest *guest, uint32_t session, const realm_token *token);
 /* The guest drops a ticket: what the engine did for it was done for the request that is being polled. */
 void shim_keep_work(shim_guest *guest, uint32_t ticket);
 uint64_t shim_now_ns(void);

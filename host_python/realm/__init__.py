@@ -9,6 +9,7 @@ with Realm("model.gguf") as realm:
 from __future__ import annotations
 
 from ._api import AsyncStream, Generation, Message, Realm, Stream, Timings, Usage
+from ._engine import DrawnToken
 from ._errors import (
     ArgumentError,
     CancelledError,
@@ -37,6 +38,7 @@ __all__ = [
     "CancelledError",
     "ClosedError",
     "DeviceError",
+    "DrawnToken",
     "Generation",
     "GuestError",
     "GuestModule",

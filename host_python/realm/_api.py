@@ -20,6 +20,7 @@ from ._engine import (
     FINISH_FAILED,
     Delivery,
     Drawn,
+    DrawnToken,
     Ended,
     Engine,
     EngineOptions,
@@ -40,6 +41,7 @@ from ._options import (
     check_deadline,
     check_max_tokens,
     check_priority,
+    check_top_logprobs,
     choice,
     token_ids,
 )
@@ -57,7 +59,7 @@ FINISH = ("end", "stop", "length", "cancelled", "failed")  # enum finish
 BACKENDS = ("auto", "cpu")
 MAX_THREADS = 1024
 
-CHAT_SETTINGS = ("max_tokens", "stop", "mode", "logprobs", "priority", "deadline")
+CHAT_SETTINGS = ("max_tokens", "stop", "mode", "logprobs", "top_logprobs", "priority", "deadline")
 
 Message = dict[str, Any]
 
@@ -101,6 +103,7 @@ class Generation:
     finish_reason: str
     timings: Timings
     logprobs: tuple[float, ...] | None = None  # of each of the tokens, when asked for
+    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] | None = None  # the likeliest ids at each place
 
     @property
     def usage(self) -> Usage:
@@ -255,12 +258,14 @@ class Realm:
         logprobs: bool = False,
         priority: int = 0,
         deadline: float | None = None,
+        top_logprobs: int = 0,
         **settings: Any,
     ) -> Generation:
         """Continues a prompt as it is. `settings` are the fields of Sampling (temperature, seed, ...).
 
-        Among the tenant's own requests those of higher `priority` come first; what is not done
-        `deadline` seconds from now fails.
+        `logprobs` gives the log probability of each token, `top_logprobs` also those of so many of the
+        likeliest (not in mode whole). Among the tenant's own requests those of higher `priority` come first;
+        what is not done `deadline` seconds from now fails.
         """
         spec = self._spec(
             prompt,
@@ -274,6 +279,7 @@ class Realm:
             logprobs,
             priority,
             deadline,
+            top_logprobs,
         )
         return self._wait(spec)
 
@@ -291,6 +297,7 @@ class Realm:
         logprobs: bool = False,
         priority: int = 0,
         deadline: float | None = None,
+        top_logprobs: int = 0,
         **settings: Any,
     ) -> Stream:
         """Like generate, as an iterator of text pieces. Closing it cancels the request."""
@@ -306,6 +313,7 @@ class Realm:
             logprobs,
             priority,
             deadline,
+            top_logprobs,
         )
         return Stream(self._engine, self._guest, spec)
 
@@ -330,6 +338,7 @@ class Realm:
         logprobs: bool = False,
         priority: int = 0,
         deadline: float | None = None,
+        top_logprobs: int = 0,
         **settings: Any,
     ) -> AsyncStream:
         """stream for asyncio: `async for`, and `async with` to cancel at the end of the block."""
@@ -345,6 +354,7 @@ class Realm:
             logprobs,
             priority,
             deadline,
+            top_logprobs,
         )
         return AsyncStream(self._engine, self._guest, lambda: spec)
 
@@ -433,12 +443,15 @@ class Realm:
         logprobs: bool = False,
         priority: int = 0,
         deadline: float | None = None,
+        top_logprobs: int = 0,
     ) -> RequestSpec:
         self._check_open()
         text, stops = encode_text(prompt), pack_stops(stop)
+        shared = (model or self.model).shared()
+        top_logprobs = check_top_logprobs(top_logprobs, mode, (model or self.model).info.vocab_size)
         check_text_bytes(len(text) + len(stops), self.limits)
         return RequestSpec(
-            model=(model or self.model).shared(),
+            model=shared,
             prompt=text,
             add_special=add_special,
             parse_special=parse_special,
@@ -447,7 +460,8 @@ class Realm:
             mode=choice("mode", mode, MODES),
             sampling=sampling,
             seed=sampling.actual_seed(),
-            logprobs=bool(logprobs),
+            logprobs=bool(logprobs or top_logprobs),
+            top_logprobs=top_logprobs,
             priority=check_priority(priority),
             deadline=check_deadline(deadline),
         )
@@ -476,6 +490,7 @@ class Realm:
             fixed.get("logprobs", False),
             fixed.get("priority", 0),
             fixed.get("deadline"),
+            fixed.get("top_logprobs", 0),
         )
         return spec
 
@@ -507,7 +522,7 @@ class Stream(Iterator[str]):
         raise StopIteration
 
     @property
-    def drawn(self) -> list[tuple[int, float]]:
+    def drawn(self) -> list[DrawnToken]:
         """With `logprobs`: the tokens so far and their log probabilities. They may be ahead of the text."""
         return self._assembly.drawn
 
@@ -571,7 +586,7 @@ class AsyncStream(AsyncIterator[str]):
         self._request = self._engine.start(self._guest, spec, streaming=True, deliver=deliver)
 
     @property
-    def drawn(self) -> list[tuple[int, float]]:
+    def drawn(self) -> list[DrawnToken]:
         """With `logprobs`: the tokens so far and their log probabilities. They may be ahead of the text."""
         return self._assembly.drawn
 
@@ -598,7 +613,7 @@ class _Assembly:
         self.finished = False
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # own guests may emit anything
         self._pieces: list[str] = []
-        self.drawn: list[tuple[int, float]] = []
+        self.drawn: list[DrawnToken] = []
         self._ended: Ended | None = None
 
     def add(self, delivery: Delivery) -> str:
@@ -634,18 +649,20 @@ class _Assembly:
         return make_generation(self._ended, "".join(self._pieces), self.drawn)
 
 
-def make_generation(ended: Ended, streamed: str, drawn: Sequence[tuple[int, float]]) -> Generation:
+def make_generation(ended: Ended, streamed: str, drawn: Sequence[DrawnToken]) -> Generation:
     """The result of an ended request, or its error. `streamed` is text that was already delivered."""
     if ended.problem is not None:
         raise ended.problem
     finish = FINISH[ended.finish] if ended.finish < len(FINISH) else FINISH[FINISH_FAILED]
+    drawn = drawn[: len(ended.tokens)]
     return Generation(
         text=streamed or ended.text.decode("utf-8", "replace"),
         tokens=ended.tokens,
         prompt_tokens=ended.prompt_tokens,
         finish_reason=finish,
         timings=Timings(ended.first_seconds, ended.total_seconds, *ended.work),
-        logprobs=tuple(logprob for _, logprob in drawn[: len(ended.tokens)]) if drawn else None,
+        logprobs=tuple(token.logprob for token in drawn) if drawn else None,
+        top_logprobs=tuple(token.top for token in drawn) if drawn and drawn[0].top else None,
     )
 
 

@@ -62,15 +62,24 @@ class RequestSpec:
     seed: int = 0
     extra: bytes = b""
     logprobs: bool = False  # deliver Drawn with the tokens
+    top_logprobs: int = 0  # and so many of the likeliest at each place
     priority: int = 0  # among the tenant's own requests, higher first
     deadline: float | None = None  # seconds from the start
 
 
+class DrawnToken(NamedTuple):
+    """A token that was drawn, its log probability, and the likeliest at its place, the first one first."""
+
+    id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
 @dataclass(frozen=True)
 class Drawn:
-    """Tokens drawn since the last delivery, each with its log probability; not the one that ends."""
+    """Tokens drawn since the last delivery; not the one that ends."""
 
-    tokens: tuple[tuple[int, float], ...]
+    tokens: tuple[DrawnToken, ...]
 
 
 class Work(NamedTuple):
@@ -96,7 +105,7 @@ class Ended:
     total_seconds: float = 0.0
     work: Work = Work()
     extra: bytes = b""
-    drawn: tuple[tuple[int, float], ...] = ()  # since the last Drawn
+    drawn: tuple[DrawnToken, ...] = ()  # since the last Drawn
     problem: RealmError | None = None
 
 
@@ -121,7 +130,7 @@ class Request:
         if piece and not self.ended:
             self._deliver(piece)
 
-    def drawn(self, tokens: tuple[tuple[int, float], ...]) -> None:
+    def drawn(self, tokens: tuple[DrawnToken, ...]) -> None:
         if tokens and not self.ended:
             self._deliver(Drawn(tokens))
 
@@ -371,15 +380,20 @@ class Engine:
         lib.shim_take_text(guest.handle, request.handle, buffer, size)
         return bytes(ffi.buffer(buffer, size))
 
-    def _take_drawn(self, request: Request) -> tuple[tuple[int, float], ...]:
+    def _take_drawn(self, request: Request) -> tuple[DrawnToken, ...]:
         if not request.spec.logprobs:
             return ()
         lib, guest = library(), request.guest
         count = lib.shim_take_drawn(guest.handle, request.handle, ffi.NULL, 0)
         tokens = ffi.new("realm_token[]", count)
         lib.shim_take_drawn(guest.handle, request.handle, tokens, count)
-        shown = (token for token in tokens if request.spec.sampling.ignore_end or not token.is_end)
-        return tuple((int(token.id), float(token.logprob)) for token in shown)
+        pairs = [(int(token.id), float(token.logprob)) for token in tokens]
+        size, keep_end = 1 + request.spec.top_logprobs, request.spec.sampling.ignore_end
+        return tuple(
+            DrawnToken(*pairs[at], tuple(pairs[at + 1 : at + size]))
+            for at in range(0, count, size)
+            if keep_end or not tokens[at].is_end
+        )
 
     def _end(self, request: Request, ended: Ended) -> None:
         guest = request.guest
@@ -502,7 +516,7 @@ def _marshal(spec: RequestSpec, model: int, streaming: bool) -> tuple[Any, list[
     request.max_tokens = spec.max_tokens
     request.mode = spec.mode
     request.streaming = streaming
-    request.keep_drawn = spec.logprobs
+    request.keep_drawn, request.keep_likeliest = spec.logprobs, spec.top_logprobs
     request.priority = spec.priority
     request.deadline_ns = 0 if spec.deadline is None else max(1, round(spec.deadline * 1e9))
     request.prompt, request.prompt_size = keep[0], len(spec.prompt)

@@ -13,6 +13,7 @@ from ._errors import error
 MODES = {"granular": 0, "whole": 1, "layers": 2}  # enum mode
 KV_TYPES = {"f16": 0, "f32": 1}
 MAX_WEIGHT = 10_000
+MOST_TOP_LOGPROBS = 20  # as OpenAI's API; the core allows a few more
 CPU_FEATURES = {  # REALM_CPU_... of realm.h
     "portable": 1, "avx2": 2, "avx512": 4, "amx": 8, "neon-dotprod": 1 << 8, "neon-i8mm": 1 << 9,
 }  # fmt: skip
@@ -116,6 +117,14 @@ def choice(name: str, value: str, allowed: Mapping[str, int]) -> int:
     if value not in allowed:
         raise error("invalid-argument", f"{name} must be one of {', '.join(allowed)}, not {value!r}")
     return allowed[value]
+
+
+def check_top_logprobs(value: object, mode: str, vocab_size: int) -> int:
+    """The engine's own loop tells of chosen tokens alone; where the guest samples, there are logits."""
+    found = _whole_number("top_logprobs", value, 0, MOST_TOP_LOGPROBS)
+    if found and mode == "whole":
+        raise error("invalid-argument", "top_logprobs needs mode granular or layers")
+    return min(found, vocab_size)
 
 
 def check_priority(value: object) -> int:

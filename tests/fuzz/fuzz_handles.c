@@ -126,10 +126,11 @@ static void submit(tenant_realm *r) {
 static void use_session(tenant_realm *r) {
     uint32_t session = handle_for(r, SESSIONS), position;
     realm_token token;
-    switch (byte() % 4) {
+    switch (byte() % 5) {
     case 0: judge(r, SESSIONS, session, realm_session_position(r->ctx, session, &position, &err)); break;
     case 1: judge(r, SESSIONS, session, realm_session_rewind(r->ctx, session, byte() % 8, &err)); break;
     case 2: judge(r, SESSIONS, session, realm_sample(r->ctx, session, &GREEDY, &token, &err)); break;
+    case 3: judge(r, SESSIONS, session, realm_likeliest(r->ctx, session, &token, 1, &err)); break;
     default: if (judge(r, SESSIONS, session, realm_session_close(r->ctx, session, &err))) closed(r, SESSIONS, session);
     }
 }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy
 import openai
 import pytest
+from realm import Realm
 
 from tests.server.live import LiveServer
 
@@ -123,6 +125,44 @@ def test_log_probabilities_of_completions(client) -> None:
     assert len(found.token_logprobs) == len(found.text_offset) == answer.usage.completion_tokens
 
 
+def exact_logprobs(text: str) -> dict[str, float]:
+    """Of the token after `text` in the demo model, from its logits by numpy: token -> log probability."""
+    with Realm(threads=1) as realm:
+        logits = realm.logits(realm.tokenize(text, add_special=True))[-1].astype(numpy.float64)
+        values = logits - numpy.log(numpy.exp(logits - logits.max()).sum()) - logits.max()
+        ids = numpy.argsort(-values, kind="stable")[:8]
+        return {realm.detokenize([int(i)]): float(values[i]) for i in ids}
+
+
+def test_the_likeliest_tokens_of_a_chat(client) -> None:
+    settings = {"model": "demo", "messages": FRANCE, "temperature": 0, "logprobs": True}
+    plain = client.chat.completions.create(**settings).choices[0].logprobs.content
+    asked = client.chat.completions.create(**settings, top_logprobs=4).choices[0].logprobs.content
+    assert [token.token for token in asked] == [token.token for token in plain]
+    for token, before in zip(asked, plain, strict=True):
+        values = [top.logprob for top in token.top_logprobs]
+        assert len(values) == 4 and values == sorted(values, reverse=True)
+        assert (token.top_logprobs[0].token, values[0]) == (token.token, token.logprob)  # greedy
+        assert token.logprob == pytest.approx(before.logprob, abs=1e-3) and not before.top_logprobs
+        assert sum(map(math.exp, values)) <= 1.0001
+    stream = client.chat.completions.create(**settings, top_logprobs=4, stream=True)
+    entries = [chunk.choices[0].logprobs for chunk in stream if chunk.choices[0].logprobs]
+    streamed = [token for entry in entries for token in entry.content or []]
+    assert [token.token for token in streamed] == [token.token for token in asked]
+    assert all(len(token.top_logprobs) == 4 for token in streamed)
+
+
+def test_the_likeliest_tokens_are_those_of_the_logits(client) -> None:
+    text = "The capital of"
+    answer = client.completions.create(model="demo", prompt=text, logprobs=5, max_tokens=1, temperature=1)
+    found = answer.choices[0].logprobs
+    exact = exact_logprobs(text)
+    top = dict(found.top_logprobs[0])
+    assert found.tokens[0] in top and 5 <= len(top) <= 6
+    for token, value in list(exact.items())[:3]:  # the fast kernels' bound, and f16 beside f32 in the cache
+        assert top[token] == pytest.approx(value, abs=0.15)
+
+
 def test_bias_bans_a_token(client) -> None:
     plain = client.completions.create(model="demo", prompt="The capital of", temperature=0, max_tokens=1)
     token = client.post("/generate", body={"prompt": "The capital of", "temperature": 0}, cast_to=object)[
@@ -156,7 +196,10 @@ def test_errors_are_those_of_the_client(client) -> None:
     [
         {"tools": [{"type": "function", "function": {"name": "f"}}]},
         {"response_format": {"type": "json_object"}},
-        {"logprobs": True, "top_logprobs": 3},
+        {"top_logprobs": 3},
+        {"logprobs": True, "top_logprobs": 21},
+        {"modalities": ["text", "audio"]},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}},
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(client, field) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -408,7 +409,7 @@ def test_the_exports_are_complete() -> None:
 
     from realm import _api, _errors, _manager, _model, _options, _prefix, _runtime, _tenant
 
-    public = {"__version__", "Message", "demo_model_path"}
+    public = {"__version__", "DrawnToken", "Message", "demo_model_path"}
     for module in (_api, _errors, _manager, _model, _options, _prefix, _runtime, _tenant):
         for name, value in vars(module).items():
             if inspect.isclass(value) and value.__module__ == module.__name__ and not name.startswith("_"):
@@ -499,6 +500,37 @@ def test_log_probabilities_are_those_of_the_unmodified_logits(mode: str) -> None
     assert result.logprobs == pytest.approx(expected, abs=0.02)  # the cache of `logits` is f32, not f16
 
 
+@pytest.mark.parametrize("mode", ["granular", "layers"])
+def test_the_likeliest_tokens_at_each_place_are_those_of_the_logits(mode: str) -> None:
+    settings: dict[str, Any] = {"max_tokens": 6, "temperature": 0.9, "seed": 4, "logit_bias": {5: -math.inf}}
+    prompt = "The capital of France is"
+    with Realm(cpu_features=["portable"]) as realm:
+        before = realm.tokenize(prompt, add_special=True)
+        result = realm.generate(prompt, mode=mode, top_logprobs=20, **settings)
+        logits = realm.logits([*before, *result.tokens])
+        plain = realm.generate(prompt, mode=mode, **settings)
+        ended = realm.generate(prompt, mode=mode, top_logprobs=2, max_tokens=99, temperature=0)
+    assert result.tokens == plain.tokens and plain.top_logprobs is None
+    assert result.top_logprobs is not None and len(result.top_logprobs) == len(result.tokens)
+    for row, top, token, own in zip(
+        logits[len(before) - 1 :], result.top_logprobs, result.tokens, result.logprobs or (), strict=False
+    ):
+        exact = log_softmax(row.astype(numpy.float64))
+        best = numpy.sort(exact)[::-1][:20]
+        assert [value for _, value in top] == pytest.approx(best, abs=0.02)  # the cache of `logits` is f32
+        assert [value for _, value in top] == pytest.approx([exact[id] for id, _ in top], abs=0.02)
+        assert len({id for id, _ in top}) == 20 and own == pytest.approx(exact[token], abs=0.02)
+    assert ended.finish_reason == "end" and len(ended.top_logprobs or ()) == len(ended.tokens)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"top_logprobs": 21}, {"top_logprobs": -1}, {"top_logprobs": 2, "mode": "whole"}]
+)
+def test_wrong_numbers_of_likeliest_tokens_are_refused(wrong: dict[str, Any]) -> None:
+    with Realm() as opened, pytest.raises(realm.ArgumentError, match="top_logprobs"):
+        opened.generate("x", **wrong)
+
+
 def test_streams_tell_log_probabilities_as_they_come() -> None:
     with (
         Realm() as realm,
@@ -506,6 +538,6 @@ def test_streams_tell_log_probabilities_as_they_come() -> None:
     ):
         counts = [len(stream.drawn) for _ in stream]
         assert counts[0] < counts[-1]
-        assert tuple(token for token, _ in stream.drawn)[: len(stream.result.tokens)] == stream.result.tokens
+        assert tuple(token.id for token in stream.drawn)[: len(stream.result.tokens)] == stream.result.tokens
         assert stream.result.logprobs is not None
         assert all(value <= 0 for value in stream.result.logprobs)

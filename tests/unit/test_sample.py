@@ -48,11 +48,11 @@ class Sampling:
 def library() -> tuple[Any, Any]:
     ffi = cffi.FFI()
     public = re.sub(r"/\*.*?\*/", "", (ROOT / "core" / "include" / "realm.h").read_text(), flags=re.S)
-    record = re.search(r"typedef struct realm_sampling \{.*?\} realm_sampling;", public, flags=re.S)
-    assert record
+    records = re.findall(r"typedef struct realm_(?:sampling|token) \{.*?\} \w+;", public, flags=re.S)
+    assert len(records) == 2
     ffi.cdef("typedef int realm_status;")
     ffi.cdef("typedef struct realm_error { int32_t code; char message[256]; } realm_error;")
-    ffi.cdef(record.group())
+    ffi.cdef("".join(records))
     ffi.cdef(clib.declarations(ROOT / "core" / "sample.h"))
     return ffi, ffi.dlopen(str(ctest.visible_library("sample", SOURCES)))
 
@@ -107,6 +107,27 @@ def sampler() -> Any:
     made = Sampler()
     yield made
     made.lib.sample_scratch_free(made.scratch)
+
+
+# ---- the likeliest ----
+
+
+@pytest.mark.parametrize("vocab, count", [(1, 0), (1, 1), (5, 5), (300, 1), (300, 20), (4099, 32)])
+def test_the_likeliest_are_a_stable_sort_of_the_logits(sampler: Sampler, vocab: int, count: int) -> None:
+    rng = np.random.default_rng(vocab + count)
+    rising = np.arange(vocab) / 9
+    for values in (rng.normal(size=vocab), rng.integers(0, 4, vocab), rising, -rising):
+        logits = values.astype(np.float32)
+        logits[rng.random(vocab) < 0.1] = rng.choice([NAN, -INF])
+        exact = np.where(np.isnan(logits), -INF, logits).astype(np.float64)
+        if np.isinf(exact).all():
+            continue
+        total = exact.max() + np.log(np.exp(exact - exact.max()).sum())
+        wanted = np.argsort(-exact, kind="stable")[:count]
+        out = sampler.ffi.new("realm_token[]", count)
+        sampler.lib.sample_likeliest(sampler.ffi.from_buffer("float[]", logits), vocab, total, out, count)
+        assert [token.id for token in out] == list(wanted)
+        assert [token.logprob for token in out] == pytest.approx(exact[wanted] - total, abs=1e-5, rel=1e-6)
 
 
 # ---- the model: the definition in float64, by sorting everything ----

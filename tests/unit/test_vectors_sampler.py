@@ -35,12 +35,12 @@ PLAIN_SETTINGS += ["repetition_penalty", "frequency_penalty", "presence_penalty"
 def sampler() -> tuple[Any, Any]:
     """(ffi, lib) of core/sample.c alone."""
     header = (ROOT / "core" / "include" / "realm.h").read_text(encoding="utf-8")
-    struct = re.search(r"typedef struct realm_sampling \{.*?\} realm_sampling;", header, re.S)
-    assert struct is not None
+    structs = re.findall(r"typedef struct realm_(?:sampling|token) \{.*?\} \w+;", header, re.S)
+    assert len(structs) == 2
     ffi = cffi.FFI()
     ffi.cdef("typedef int realm_status;")
     ffi.cdef("typedef struct realm_error { int32_t code; char message[256]; } realm_error;")
-    ffi.cdef(re.sub(r"/\*.*?\*/", "", struct.group(0)))
+    ffi.cdef(re.sub(r"/\*.*?\*/", "", "".join(structs), flags=re.S))
     ffi.cdef(clib.declarations(ROOT / "core" / "sample.h"))
     return ffi, ffi.dlopen(str(ctest.visible_library("sample", sources("core/sample.c", "core/base.c"))))
 

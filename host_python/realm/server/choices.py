@@ -14,6 +14,7 @@ from typing import Any
 from opentelemetry.trace import Span
 
 from .._api import AsyncStream, Generation, Realm
+from .._engine import DrawnToken
 from .._errors import error
 from .admission import DeadlinePassed
 from .errors import ApiError, api_error
@@ -54,7 +55,7 @@ class Piece:
 
     index: int
     text: str
-    drawn: Sequence[tuple[int, float]] = ()
+    drawn: Sequence[DrawnToken] = ()
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .._api import AsyncStream, Generation, Realm
-from .._options import Sampling
+from .._options import MOST_TOP_LOGPROBS, Sampling
 from .choices import Choices, Event, Finished, Start, due_in
 from .documents import EVENTS, DeletedReply, Events, GenerateReply, ModelReply, StatsReply, answers
 from .errors import ApiError
 from .keys import Tenant
-from .openai import describe
+from .openai import describe, mode_for
+from .openai_output import LEAST_LOGPROB
 from .openai_schema import MOST_STOPS, MOST_TOKENS, ChatMessage, Stop
 from .replies import collect, event, json_reply, stream_reply, while_connected
 from .services import administrator, caller, services_of
@@ -42,8 +43,11 @@ class GenerateRequest(BaseModel):
     messages: list[ChatMessage] | None = Field(None, min_length=1, max_length=4096)
     max_tokens: int = Field(256, ge=1, le=MOST_TOKENS)
     stop: list[Stop] = Field([], max_length=MOST_STOPS)
-    mode: Literal["granular", "whole", "layers"] = "whole"
+    mode: Literal["granular", "whole", "layers"] | None = Field(
+        None, description="Where the loop of tokens runs; without it where that costs least."
+    )
     logprobs: bool = False
+    top_logprobs: int = Field(0, ge=0, le=MOST_TOP_LOGPROBS, description="Not in mode whole.")
     temperature: float = Field(0.8, ge=0, le=1e6)
     top_k: int = Field(40, ge=0, le=1 << 20)
     top_p: float = Field(0.95, gt=0, le=1)
@@ -107,9 +111,10 @@ def start_of(request: Request, body: GenerateRequest, tenant: Tenant) -> Start:
         "model": model.handle,
         "max_tokens": body.max_tokens,
         "stop": body.stop,
-        "mode": body.mode,
+        "mode": body.mode or mode_for(body.top_logprobs),
         "sampling": body.sampling(),
         "logprobs": body.logprobs,
+        "top_logprobs": body.top_logprobs,
         "priority": body.priority,
     }
 
@@ -142,7 +147,15 @@ def record(result: Generation) -> dict[str, Any]:
             "total_seconds": round(result.timings.total_seconds, 6),
         },
     }
-    return made | ({"logprobs": list(result.logprobs)} if result.logprobs is not None else {})
+    if result.logprobs is not None:
+        made["logprobs"] = list(result.logprobs)
+    if result.top_logprobs is not None:
+        made["top_logprobs"] = [[likely(*pair) for pair in top] for top in result.top_logprobs]
+    return made
+
+
+def likely(token: int, logprob: float) -> dict[str, Any]:
+    return {"id": token, "logprob": max(logprob, LEAST_LOGPROB)}
 
 
 @router.get("/v1/stats", responses=answers(StatsReply))

@@ -25,10 +25,6 @@ from .services import Services, caller, services_of
 router = APIRouter(tags=["OpenAI"])
 Caller = Annotated[Tenant, Depends(caller)]
 
-MODE = (
-    "whole"  # the loop of tokens runs in the engine: the tokens are the same, and there is less to wait for
-)
-
 
 @router.get("/v1/models", responses=answers(ModelsReply))
 async def list_models(request: Request, tenant: Caller) -> Response:
@@ -67,16 +63,17 @@ async def chat_completions(request: Request, body: ChatRequest, tenant: Caller) 
             model=model.handle,
             max_tokens=body.most_tokens or model.handle.info.context_length,
             stop=body.stops(),
-            mode=MODE,
+            mode=mode_for(body.likeliest),
             sampling=body.sampling(choice),
-            logprobs=bool(body.logprobs),
+            logprobs=body.likeliest is not None,
+            top_logprobs=body.likeliest or 0,
             priority=body.priority,
             deadline=seconds,
         )
 
     body.sampling(0)  # what is wrong with the settings is said before anything starts
     begins = [partial(begin, choice) for choice in range(body.n or 1)]
-    return await reply(request, services, body, tenant, begins, ChatOutput(model, bool(body.logprobs)))
+    return await reply(request, services, body, tenant, begins, ChatOutput(model, body.likeliest))
 
 
 @router.post("/v1/completions", responses=answers(TextReply, streams=True))
@@ -93,17 +90,23 @@ async def completions(request: Request, body: TextRequest, tenant: Caller) -> Re
             model=model.handle,
             max_tokens=body.max_tokens or 16,  # OpenAI's default
             stop=body.stops(),
-            mode=MODE,
+            mode=mode_for(body.likeliest),
             sampling=body.sampling(choice % n),
-            logprobs=body.logprobs is not None,
+            logprobs=body.likeliest is not None,
+            top_logprobs=body.likeliest or 0,
             priority=body.priority,
             deadline=seconds,
         )
 
     body.sampling(0)
     begins = [partial(begin, choice) for choice in range(len(prompts))]
-    output = TextOutput(model, body.logprobs is not None, prompts, n, bool(body.echo))
+    output = TextOutput(model, body.likeliest, prompts, n, bool(body.echo))
     return await reply(request, services, body, tenant, begins, output)
+
+
+def mode_for(likeliest: int | None) -> str:
+    """The tokens are the same: the engine's own loop waits for less, the guest's has logits to look at."""
+    return "granular" if likeliest else "whole"
 
 
 async def reply(

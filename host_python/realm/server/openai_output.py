@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from .._api import Generation
+from .._engine import DrawnToken
 from .choices import Event, Finished, Piece
 from .models import LoadedModel
 from .replies import event
@@ -15,7 +16,9 @@ from .replies import event
 FINISH = {"end": "stop", "stop": "stop", "length": "length"}
 DONE = b"data: [DONE]\n\n"
 
-Drawn = Sequence[tuple[int, float]]
+LEAST_LOGPROB = -9999.0  # JSON has no infinity; OpenAI's API says this of what cannot be drawn
+
+Drawn = Sequence[DrawnToken]
 
 
 class Output(Protocol):
@@ -33,9 +36,9 @@ class Base:
 
     prefix, kind, chunk_kind = "", "", ""
 
-    def __init__(self, model: LoadedModel, logprobs: bool) -> None:
+    def __init__(self, model: LoadedModel, likeliest: int | None) -> None:
         self.model = model
-        self._logprobs = logprobs
+        self._logprobs = likeliest is not None
         self._id = f"{self.prefix}-{secrets.token_hex(12)}"
         self._created = int(time.time())
         self._prompt_tokens: dict[int, int] = {}
@@ -72,8 +75,8 @@ class Base:
 class ChatOutput(Base):
     prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def __init__(self, model: LoadedModel, logprobs: bool) -> None:
-        super().__init__(model, logprobs)
+    def __init__(self, model: LoadedModel, likeliest: int | None) -> None:
+        super().__init__(model, likeliest)
         self._begun: set[int] = set()
 
     def whole(self, events: list[Finished]) -> dict[str, Any]:
@@ -110,18 +113,24 @@ class ChatOutput(Base):
         return self.chunk([{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}])
 
     def _content(self, drawn: Drawn) -> dict[str, Any]:
-        entries = []
-        for token, logprob in drawn:
-            text, data = self.token_text(token)
-            entries.append({"token": text, "logprob": logprob, "bytes": data, "top_logprobs": []})
+        entries = [
+            {**self._entry(token.id, token.logprob), "top_logprobs": [self._entry(*top) for top in token.top]}
+            for token in drawn
+        ]
         return {"content": entries, "refusal": None}
+
+    def _entry(self, token: int, logprob: float) -> dict[str, Any]:
+        text, data = self.token_text(token)
+        return {"token": text, "logprob": max(logprob, LEAST_LOGPROB), "bytes": data}
 
 
 class TextOutput(Base):
     prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
 
-    def __init__(self, model: LoadedModel, logprobs: bool, prompts: list[str], n: int, echo: bool) -> None:
-        super().__init__(model, logprobs)
+    def __init__(
+        self, model: LoadedModel, likeliest: int | None, prompts: list[str], n: int, echo: bool
+    ) -> None:
+        super().__init__(model, likeliest)
         self._n = n
         self._echoed = prompts if echo else None
         self._begun: set[int] = set()
@@ -170,15 +179,29 @@ class TextOutput(Base):
         }
 
     def _lists(self, index: int, drawn: Drawn) -> dict[str, Any]:
-        texts = [self.token_text(token)[0] for token, _ in drawn]
+        texts = [self.token_text(token.id)[0] for token in drawn]
         offsets, at = [], self._offsets.get(index, 0)
         for text in texts:
             offsets.append(at)
             at += len(text)
         self._offsets[index] = at
-        values = [logprob for _, logprob in drawn]
-        return {"tokens": texts, "token_logprobs": values, "top_logprobs": None, "text_offset": offsets}
+        tops = [self._top(token) for token in drawn if token.top]
+        values = [token.logprob for token in drawn]
+        return {
+            "tokens": texts,
+            "token_logprobs": values,
+            "top_logprobs": tops or None,
+            "text_offset": offsets,
+        }
+
+    def _top(self, token: DrawnToken) -> dict[str, float]:
+        """By text, the chosen token always among them. Of tokens with one text the likeliest is told."""
+        made: dict[str, float] = {}
+        for each, logprob in (*token.top, (token.id, token.logprob)):
+            made.setdefault(self.token_text(each)[0], max(logprob, LEAST_LOGPROB))
+        return made
 
 
 def pairs(result: Generation) -> Drawn:
-    return list(zip(result.tokens, result.logprobs or (), strict=False))
+    tops = result.top_logprobs or [()] * len(result.tokens)
+    return [DrawnToken(*each) for each in zip(result.tokens, result.logprobs or (), tops, strict=False)]

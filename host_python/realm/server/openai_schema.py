@@ -127,14 +127,17 @@ class ChatRequest(CompletionSettings):
     def check(self) -> None:
         if self.top_logprobs and not self.logprobs:
             raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
-        if self.top_logprobs:
-            raise unsupported("top_logprobs", "only the chosen token's log probability is there")
         if (self.tools and self.tool_choice != "none") or self.functions:
             raise unsupported("tools" if self.tools else "functions", "models here do not call tools")
         if (self.response_format or {}).get("type", "text") != "text":
             raise unsupported("response_format", "answers are text")
         if self.modalities and self.modalities != ["text"]:
             raise unsupported("modalities", "answers are text")
+
+    @property
+    def likeliest(self) -> int | None:
+        """How many of the likeliest tokens are told at each place; None: no log probabilities at all."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
     def most_tokens(self) -> int | None:
@@ -153,10 +156,12 @@ class TextRequest(CompletionSettings):
             raise unsupported("best_of", "ask for n choices")
         if self.suffix:
             raise unsupported("suffix", "text is only continued")
-        if self.logprobs:
-            raise unsupported("logprobs", "above 0: only the chosen token's log probability is there")
         if self.echo and self.logprobs is not None:
             raise unsupported("echo", "not together with logprobs")
+
+    @property
+    def likeliest(self) -> int | None:
+        return self.logprobs
 
     def prompts(self) -> list[str]:
         found = [self.prompt] if isinstance(self.prompt, str) else self.prompt

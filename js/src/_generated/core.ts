@@ -111,6 +111,7 @@ export interface CoreExports {
   realm_forward_logits(ctx: number, session: number, tokens: number, count: number, out: number, ticket: number, err: number): number;
   realm_score(ctx: number, session: number, tokens: number, count: number, ticket: number, err: number): number;
   realm_sample(ctx: number, session: number, params: number, out: number, err: number): number;
+  realm_likeliest(ctx: number, session: number, out: number, count: number, err: number): number;
   realm_generate(ctx: number, session: number, tokens: number, count: number, params: number, maxTokens: number, ticket: number, err: number): number;
   realm_ticket_get_state(ctx: number, ticket: number, state: number, err: number): number;
   realm_ticket_error(ctx: number, ticket: number, err: number): number;
