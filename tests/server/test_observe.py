@@ -110,21 +110,47 @@ async def test_spans_lead_from_the_caller_down_to_the_engine(
         reply = await client.post("/v1/chat/completions", json=BODY, headers=parent)
     found = {span.name: span for span in spans.get_finished_spans()}
     http = found["POST /v1/chat/completions"]
-    assert set(found) == {http.name, "generation", "queue", "prefill", "decode"}
+    engine = found["engine"]
+    assert set(found) == {http.name, "generation", "queue", "engine", "schedule", "prefill", "decode"}
     assert all(f"{span.context.trace_id:032x}" == TRACE for span in found.values())
     assert http.parent is not None and f"{http.parent.span_id:016x}" == "b7ad6b7169203331"
     assert parent_of(found["generation"]) == http.context.span_id
-    for name in ("queue", "prefill", "decode"):
+    for name in ("queue", "engine"):
         assert parent_of(found[name]) == found["generation"].context.span_id
-    order = [found[name].start_time or 0 for name in ("generation", "queue", "prefill", "decode")]
-    assert order == sorted(order)
+    for name in ("schedule", "prefill", "decode"):
+        assert parent_of(found[name]) == engine.context.span_id
+    check_times([found[name] for name in ("queue", "engine")])
+    parts = [found[name] for name in ("schedule", "prefill", "decode")]
+    check_times(parts)
+    assert times_of(engine)[0] <= times_of(parts[0])[0] and times_of(parts[-1])[1] == times_of(engine)[1]
     usage = reply.json()["usage"]
-    prefill, decode = found["prefill"].attributes or {}, found["decode"].attributes or {}
+    work, prefill, decode = (dict(found[name].attributes or {}) for name in ("engine", "prefill", "decode"))
     assert prefill["realm.prompt_tokens"] == usage["prompt_tokens"]
     assert decode["realm.tokens"] == usage["completion_tokens"]
-    assert decode["realm.engine_steps"] == usage["completion_tokens"] + 1  # the prompt, and the end token
+    assert (
+        work["realm.steps"] == usage["completion_tokens"] + 1
+    )  # the prompt gives the first, the last the end
+    assert work["realm.rows"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert (
+        0
+        < float(str(work["realm.step_seconds"]))
+        <= sum(end - start for start, end in map(times_of, parts)) / 1e9
+    )
     assert (http.attributes or {})["http.response.status_code"] == 200
     assert "France" not in "".join(span.to_json() for span in found.values())
+
+
+def times_of(span: ReadableSpan) -> tuple[int, int]:
+    assert span.start_time is not None and span.end_time is not None
+    return span.start_time, span.end_time
+
+
+def check_times(spans: list[ReadableSpan]) -> None:
+    """One after the other; what the scheduler and the executor took leaves no gap."""
+    assert all(times_of(span)[0] <= times_of(span)[1] for span in spans)
+    for before, after in zip(spans, spans[1:], strict=False):
+        assert times_of(before)[1] <= times_of(after)[0]
+        assert after.name == "engine" or times_of(before)[1] == times_of(after)[0]
 
 
 def parent_of(span: ReadableSpan) -> int:

@@ -163,14 +163,11 @@ class Record:
         self._label = services.metrics.tenant(tenant.name)
         self._asked = time.time_ns()
         self._entered = self._first = 0
-        self._steps = 0
 
     def admitted(self, waited: float) -> None:
         self._entered = time.time_ns()
         self._metrics.queue_seconds.labels(self._label).observe(waited)
-        self._child("queue", self._asked, self._entered, {})
-        if self._services.tracing.enabled:
-            self._steps = self._services.engine_stats().get("steps", 0)
+        self._services.tracing.child(self._span, "queue", self._asked, self._entered, {})
 
     def text_came(self) -> None:
         if self._first:
@@ -187,7 +184,7 @@ class Record:
         self._metrics.generations.labels(self._label, model, result.finish_reason).inc()
         if count > 1 and self._first:
             self._metrics.token_gap_seconds.labels(model).observe((now - self._first) / 1e9 / (count - 1))
-        self._spans_of_work(now, result.prompt_tokens, count)
+        self._spans_of_engine(now, result)
         self._report(None)
 
     def failed(self, problem: BaseException) -> None:
@@ -199,7 +196,7 @@ class Record:
             self._count_refusal(problem, told)
         self._metrics.generations.labels(self._label, self._model.name, outcome).inc()
         if self._entered:
-            self._spans_of_work(time.time_ns(), 0, 0)
+            self._services.tracing.child(self._span, "engine", self._entered, time.time_ns(), {})
         fail(self._span, outcome)
         self._report(problem)
 
@@ -210,17 +207,25 @@ class Record:
         elif told.status == 429:
             self._metrics.refused.labels(self._label, getattr(problem, "limit", None) or "other").inc()
 
-    def _spans_of_work(self, end: int, prompt_tokens: int, tokens: int) -> None:
-        if not self._services.tracing.enabled:
-            return
-        first = self._first or end
-        self._child("prefill", self._entered, first, {"realm.prompt_tokens": prompt_tokens})
-        steps = self._services.engine_stats().get("steps", 0) - self._steps
-        self._child("decode", first, end, {"realm.tokens": tokens, "realm.engine_steps": steps})
-
-    def _child(self, name: str, start: int, end: int, attributes: dict[str, Any]) -> None:
-        if self._services.tracing.enabled:
-            self._services.tracing.child(self._span, name, start, end, attributes)
+    def _spans_of_engine(self, end: int, result: Generation) -> None:
+        """The engine's own times, which follow each other; they are laid so that they end with the result."""
+        times, tracing = result.timings, self._services.tracing
+        parts: list[tuple[str, float, dict[str, Any]]] = [
+            ("schedule", times.queued_seconds, {}),
+            ("prefill", times.prefill_seconds, {"realm.prompt_tokens": result.prompt_tokens}),
+            ("decode", times.decode_seconds, {"realm.tokens": len(result.tokens)}),
+        ]
+        work = {
+            "realm.steps": times.steps,
+            "realm.rows": times.rows,
+            "realm.step_seconds": times.step_seconds,
+        }
+        engine = tracing.child(self._span, "engine", self._entered, end, work)
+        start = end - sum(round(1e9 * seconds) for _, seconds, _ in parts)
+        for name, seconds, attributes in parts:
+            after = start + round(1e9 * seconds)
+            tracing.child(engine, name, start, after, attributes)
+            start = after
 
     def _report(self, problem: BaseException | None) -> None:
         self._services.breakers.report("model", self._model.name, problem)

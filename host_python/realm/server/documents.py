@@ -133,6 +133,12 @@ class TextReply(Closed):
 class TimingsReply(Closed):
     first_token_seconds: float
     total_seconds: float
+    queued_seconds: float
+    prefill_seconds: float
+    decode_seconds: float
+    step_seconds: float
+    steps: int
+    rows: int
 
 
 class LikelyId(Closed):

@@ -142,10 +142,7 @@ def record(result: Generation) -> dict[str, Any]:
             "completion_tokens": len(result.tokens),
             "total_tokens": result.usage.total_tokens,
         },
-        "timings": {
-            "first_token_seconds": round(result.timings.first_token_seconds, 6),
-            "total_seconds": round(result.timings.total_seconds, 6),
-        },
+        "timings": {name: round(value, 6) for name, value in vars(result.timings).items()},
     }
     if result.logprobs is not None:
         made["logprobs"] = list(result.logprobs)

@@ -1,9 +1,10 @@
-"""OpenTelemetry spans of a request: HTTP -> generation -> queue, prefill, decode.
+"""OpenTelemetry spans of a request: HTTP -> generation -> queue, engine -> schedule, prefill, decode.
 
-The HTTP span continues the caller's trace. Below it one `generation` for each choice, and below that:
-`queue` (waiting for a turn), `prefill` (start in the engine to the first text: the scheduler's wait and the
-prompt) and `decode` (first to last token, with the batches the executor ran meanwhile). Exported by OTLP
-when the usual environment variable OTEL_EXPORTER_OTLP_ENDPOINT is set; without it spans cost nothing.
+The HTTP span continues the caller's trace. Below it one `generation` for each choice, and below that `queue`
+(waiting for a turn before the engine) and `engine`, with the batches it was in and its own rows in them. The
+last three are what the core says of the request: `schedule` until the first batch with rows of it (places,
+rates, other tenants' turns), `prefill` until its prompt was computed, `decode` until its last token. Exported
+by OTLP when the usual environment variable OTEL_EXPORTER_OTLP_ENDPOINT is set; without it spans cost nothing.
 """
 
 from __future__ import annotations
@@ -50,11 +51,12 @@ class Tracing:
         context = self._propagator.extract(headers) if self.enabled else None
         return self.tracer.start_span(f"{method}", context=context, kind=SpanKind.SERVER)
 
-    def child(self, parent: Span, name: str, start: int, end: int, attributes: Mapping[str, Any]) -> None:
+    def child(self, parent: Span, name: str, start: int, end: int, attributes: Mapping[str, Any]) -> Span:
         """A span that is over already."""
         context = trace.set_span_in_context(parent, Context())
         span = self.tracer.start_span(name, context=context, start_time=start, attributes=dict(attributes))
         span.end(end)
+        return span
 
     def generation(self, parent: Span, attributes: Mapping[str, Any]) -> Span:
         context = trace.set_span_in_context(parent, Context())
