@@ -24,6 +24,7 @@ from realm.server.keys import add_key
 from realm.server.logs import Logs
 from realm.server.metrics import Metrics
 from realm.server.options import ServerOptions
+from realm.server.run import check_tls
 from realm.server.services import Services
 
 from tests.server.live import LiveServer, in_threads, post_bytes, wait_until
@@ -100,12 +101,32 @@ def test_plain_and_half_open_connections_do_no_harm_to_tls(secure: LiveServer, c
         assert silent.fileno() >= 0
 
 
-def test_certificates_that_cannot_be_used_are_named(certificates: Path) -> None:
-    for pair in (("none.pem", "server.key"), ("server.pem", "client.key"), ("server.key", "server.pem")):
-        cert, key = (str(certificates / name) for name in pair)
-        done = realm("serve", "-p", "0", "--tls-cert", cert, "--tls-key", key)
-        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
-        assert cert in done.stderr or key in done.stderr
+@pytest.mark.parametrize(
+    "cert, key, authority, named",
+    [
+        ("none.pem", "server.key", None, "none.pem"),
+        ("server.pem", "client.key", None, "client.key"),
+        ("server.key", "server.pem", None, "server.pem"),
+        ("server.pem", "server.key", "client.key", "client.key"),
+    ],
+)
+def test_certificates_that_cannot_be_used_are_named(
+    certificates: Path, cert: str, key: str, authority: str | None, named: str
+) -> None:
+    options = ServerOptions(
+        tls_certificate=certificates / cert,
+        tls_key=certificates / key,
+        tls_client_ca=certificates / authority if authority else None,
+    )
+    with pytest.raises(RealmError, match=named) as refused:
+        check_tls(options)
+    assert refused.value.code == "invalid-argument" and "\n" not in refused.value.message
+
+
+def test_the_command_checks_certificates_first(certificates: Path) -> None:
+    cert, key = str(certificates / "none.pem"), str(certificates / "server.key")
+    done = realm("serve", "-m", "none.gguf", "--tls-cert", cert, "--tls-key", key)
+    assert done.returncode == 1 and cert in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 # ---- pages of other origins ----
