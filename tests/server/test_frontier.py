@@ -154,6 +154,8 @@ def test_pages_of_the_named_origin_may_call(open_server: LiveServer) -> None:
     assert answer.status == 200 and answer.headers["access-control-allow-origin"] == ORIGIN
     wrong = open_server.request("POST", "/v1/generate", {"prompt": 1}, {"origin": ORIGIN})
     assert wrong.status == 400 and wrong.headers["access-control-allow-origin"] == ORIGIN
+    long = open_server.request("POST", "/v1/generate", b" " * (2 << 20), {"origin": ORIGIN})
+    assert long.status == 413 and long.headers["access-control-allow-origin"] == ORIGIN
 
 
 def test_pages_of_other_origins_may_not(open_server: LiveServer, server: LiveServer) -> None:

@@ -97,7 +97,8 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     for router in (openai.router, native.router, observe.router):
         app.include_router(router)
-    if services.options.cors_origins:
+    app.add_middleware(Frontier, services=services)
+    if services.options.cors_origins:  # around all, so that a page can read what the frontier refuses
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(services.options.cors_origins),
@@ -105,7 +106,6 @@ def create_app(services: Services) -> FastAPI:
             allow_headers=["authorization", "content-type", "x-request-id"],
             expose_headers=["x-request-id", "retry-after"],
         )
-    app.add_middleware(Frontier, services=services)
     hide_validation_errors(app)
     return app
 

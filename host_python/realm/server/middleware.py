@@ -28,7 +28,7 @@ DISCARDED_BYTES = 16 << 20  # of a body that is too long
 
 
 class Frontier:
-    """The outermost layer."""
+    """The outermost layer but for CORS."""
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
