@@ -218,7 +218,9 @@ struct realm_runtime {
     platform_cond *done;     /* the host waits for completions */
     platform_thread *driver;
     atomic_bool stop, abort_step;
+    atomic_uint nudges;      /* of the driver */
     bool wake, idle, stepping;
+    bool alone;              /* one processor: a driver that waits awake would keep the host from it */
     bool dozing;             /* idle, but not for long */
     bool multiplying;        /* the driver computes a host tensor */
     engine *engines, *turn;  /* all, and the one whose batch is computed, where the host steps */
@@ -234,6 +236,7 @@ struct realm_runtime {
     void *listener_arg;
     bool due;                /* an event is queued that is not held back */
     bool host_lags;          /* it was waited for in vain, and has not acknowledged since */
+    bool announced;          /* some of these are submissions that the host is to end soon */
     uint32_t unacknowledged; /* those taken by a wait that the host has not come back from */
     uint64_t last_step_ns;
     uint64_t now_ns;         /* the time of what happens now: runtime_tell_time */

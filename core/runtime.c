@@ -13,6 +13,7 @@ enum {
 #define TENSOR_BUDGET (64u << 20)    /* multiply-adds of host tensor work between two steps */
 #define LINGER_MIN_NS 200000u        /* how long a step is held back for hosts that are still acting on the last one */
 #define LINGER_MAX_NS 5000000u
+#define AWAKE_NS 40000u              /* the driver stays awake for so long: a host that comes back at once need not wake it */
 
 /* ---- events: tickets that the host shall look at --------------------------------------------------------------------------------- */
 
@@ -46,10 +47,16 @@ void runtime_remove_event(realm_runtime *rt, ticket *t) {
     t->event_queued = t->event_ends = false;
 }
 
+/* With the lock held: there may be something for the driver to do. */
+static void nudge(realm_runtime *rt) {
+    atomic_fetch_add(&rt->nudges, 1);
+    platform_cond_signal(rt->work);
+}
+
 /* A host that is still acting on completions will come back through realm_runtime_wait, which wakes the driver then: the
  * sessions that go on decoding are to step together. Should it not come back soon, the driver wakes by itself. */
 void runtime_work_arrived(realm_runtime *rt) {
-    if (rt->idle && (rt->unacknowledged == 0 || !rt->dozing)) platform_cond_signal(rt->work);
+    if (rt->idle && (rt->unacknowledged == 0 || !rt->dozing)) nudge(rt);
 }
 
 /* Tickets that have only made progress go on without the host: nobody waits for what it does with their tokens. */
@@ -59,7 +66,8 @@ static void acknowledge(realm_runtime *rt) {
     rt->host_lags = false;
     if (rt->unacknowledged == 0) return;
     rt->unacknowledged = 0;
-    platform_cond_signal(rt->work);
+    rt->announced = false;
+    nudge(rt);
 }
 
 void realm_runtime_acknowledge(realm_runtime *rt) {
@@ -71,6 +79,7 @@ void realm_runtime_acknowledge(realm_runtime *rt) {
 void realm_runtime_announce(realm_runtime *rt) {
     platform_lock(rt->lock);
     rt->unacknowledged++;
+    rt->announced = true;
     platform_unlock(rt->lock);
 }
 
@@ -222,16 +231,38 @@ static uint64_t due_in(realm_runtime *rt) {
     return due == UINT64_MAX ? due : due > rt->now_ns ? due - rt->now_ns : 0;
 }
 
+/* With the lock held, released meanwhile: waits awake for a nudge, for a moment, where the host has a processor of its own. */
+static void stay_awake(realm_runtime *rt) {
+    uint32_t seen = atomic_load(&rt->nudges);
+    if (rt->alone) return;
+    platform_unlock(rt->lock);
+    for (uint64_t end = platform_now_ns() + AWAKE_NS; atomic_load(&rt->nudges) == seen && platform_now_ns() < end;) platform_pause();
+    platform_lock(rt->lock);
+}
+
+static bool streams_wait(const realm_runtime *rt) {
+    for (const engine *e = rt->engines; e != NULL; e = e->next) {
+        if (e->line.decoders.count > 0) return true;
+    }
+    return rt->paused > 0 && platform_now_ns() < rt->calm_until;
+}
+
+/* How long the next step is held back for hosts: a quarter of a step. Where no stream would notice, what is announced to start
+ * together may take longer: the first requests of a cold host do. */
+static uint64_t patience(const realm_runtime *rt) {
+    uint64_t wait = rt->last_step_ns / 4;
+    if (wait < LINGER_MIN_NS) wait = LINGER_MIN_NS;
+    return wait > LINGER_MAX_NS || (rt->announced && !streams_wait(rt)) ? LINGER_MAX_NS : wait;
+}
+
 /* Gives hosts that are still acting on the last step a moment, so that realms that decode stay in one batch. A host that did not
  * make it is not waited for again until it has caught up. */
 static void linger(realm_runtime *rt) {
-    uint64_t wait = rt->last_step_ns / 4;
-    if (wait < LINGER_MIN_NS) wait = LINGER_MIN_NS;
-    if (wait > LINGER_MAX_NS) wait = LINGER_MAX_NS;
-    uint64_t end = platform_now_ns() + wait;
-    while (host_is_acting(rt) && !rt->host_lags && !atomic_load(&rt->stop)) {
+    uint64_t end = platform_now_ns() + patience(rt);
+    for (bool awake = true; host_is_acting(rt) && !rt->host_lags && !atomic_load(&rt->stop); awake = false) {
         uint64_t now = platform_now_ns();
         if (now >= end) rt->host_lags = true;
+        else if (awake) stay_awake(rt);
         else platform_cond_wait(rt->work, rt->lock, end - now);
     }
 }
@@ -239,9 +270,11 @@ static void linger(realm_runtime *rt) {
 /* Or until something becomes due: a throttled tenant goes on, a deadline passes. */
 static void wait_for_work(realm_runtime *rt) {
     rt->idle = true;
-    for (uint64_t due; !has_work(rt) && !atomic_load(&rt->stop) && (due = due_in(rt)) > 0;) {
+    bool awake = true;
+    for (uint64_t due; !has_work(rt) && !atomic_load(&rt->stop) && (due = due_in(rt)) > 0; awake = false) {
         rt->dozing = host_is_acting(rt);
-        platform_cond_wait(rt->work, rt->lock, rt->dozing && due > LINGER_MAX_NS ? LINGER_MAX_NS : due);
+        if (awake) stay_awake(rt);
+        else platform_cond_wait(rt->work, rt->lock, rt->dozing && due > LINGER_MAX_NS ? LINGER_MAX_NS : due);
     }
     rt->idle = false;
 }
@@ -341,6 +374,7 @@ realm_status realm_runtime_create(const realm_runtime_options *options, realm_ru
     rt->options = o;
     rt->threads = o.threads != 0 ? o.threads : platform_processor_count();
     rt->kv.limit = o.kv_bytes;
+    rt->alone = platform_processor_count() == 1;
     tenant_table_init(&rt->tenants, platform_now_ns());
     cpu_ops_init(&rt->ops, o.features);
     realm_status status = start(rt, err);
@@ -358,7 +392,7 @@ void realm_runtime_destroy(realm_runtime *rt) {
         platform_lock(rt->lock);
         atomic_store(&rt->stop, true);
         atomic_store(&rt->abort_step, true);
-        if (rt->work != NULL) platform_cond_broadcast(rt->work);
+        if (rt->work != NULL) nudge(rt);
         if (rt->done != NULL) platform_cond_broadcast(rt->done);
         platform_unlock(rt->lock);
     }
