@@ -11,6 +11,7 @@ import { checkSignal, RealmError } from './errors.js';
 import { Model } from './model.js';
 import type { EngineStats, TenantStats } from './platform.js';
 import { ports, type EnginePort, type ModelInput, type RealmPort, type Transfer } from './port.js';
+import { random64 } from './random.js';
 import { generation, runRequest, TokenStream, type Generation, type Start } from './request.js';
 
 export interface RealmOptions extends EngineOptions {
@@ -274,7 +275,7 @@ function realmOptions(options: RealmOptions): RealmOptions {
 
 /** Realms share prefixes only when the application says they belong to one tenant. */
 export function tenantNumber(tenant: number | bigint | undefined): bigint {
-  if (tenant === undefined) return (1n << 63n) | crypto.getRandomValues(new BigUint64Array(1))[0]!; // beside other threads
+  if (tenant === undefined) return (1n << 63n) | random64(); // beside other threads
   const number = typeof tenant === 'bigint' ? tenant : BigInt(wholeNumber('tenant', tenant, 1, Number.MAX_SAFE_INTEGER));
   if (number < 1n || number >= 1n << 63n) throw invalid(`tenant must be a whole number from 1 to 2**63 - 1, not ${tenant}`); // 0: the host
   return number;

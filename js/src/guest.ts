@@ -4,22 +4,13 @@
 // state may be anything, so it is never entered again. Guests run in this thread, one call at a time; JavaScript has no way to
 // interrupt a call, so a guest that is not trusted to return runs in a worker, whose watchdog ends the whole thread.
 
-import {
-  AbiError,
-  GuestExports,
-  IMPORT_MODULE,
-  InterfaceError,
-  lowerImports,
-  type ErrorCode,
-  type Export,
-  type GuestMemory,
-  type Step,
-} from './_generated/abi.js';
+import { AbiError, GuestExports, InterfaceError, type ErrorCode, type Export, type Step } from './_generated/abi.js';
 import { requestFailure, RealmError } from './errors.js';
 import { guestImports, type GuestSink } from './imports.js';
 import type { ResourceLimits, Urgency } from './options.js';
 import { platform, watched, type ContextHost, type EngineHost, type ModelHost } from './platform.js';
 import { NOTHING, type Ended, type Listener, type RealmRequest, type RunningRequest } from './port.js';
+import { AllocationError, Sandbox, takeSandbox } from './sandbox.js';
 
 const TURN_STEPS = 64; // output steps of one request before the other guests get their turn
 const IDLE_STEPS = 100_000; // output steps without text or open ticket before a request counts as stalled
@@ -27,8 +18,6 @@ const MAX_REQUESTS = 4096;
 const LOG_LINES = 256;
 const PAGE = 65536;
 const LATE = 1e-9; // a deadline that has passed: 0 would be none
-
-class AllocationError extends AbiError {}
 
 class Running {
   handle = 0;
@@ -69,8 +58,7 @@ export class Guest implements GuestSink {
   readonly #engine: EngineHost;
   readonly #context: ContextHost;
   readonly #limits: Required<ResourceLimits>;
-  readonly #memory: Memory;
-  readonly #instance: WebAssembly.Instance;
+  readonly #sandbox: Sandbox;
   readonly #running = new Map<number, Running>();
   readonly #grants = new Map<string, number>();
   #exports: GuestExports | undefined;
@@ -82,15 +70,20 @@ export class Guest implements GuestSink {
   #hurried = 0; // running requests that are not patient
   #closed = false;
 
-  constructor(engine: EngineHost, module: WebAssembly.Module, tenant: bigint, limits: Required<ResourceLimits>) {
+  /** `standard`: the module is the one that ships with Realm. */
+  constructor(
+    engine: EngineHost,
+    module: WebAssembly.Module,
+    standard: boolean,
+    tenant: bigint,
+    limits: Required<ResourceLimits>,
+  ) {
     this.#engine = engine;
     this.#limits = limits;
-    this.#memory = new Memory();
     this.#context = engine.context(tenant, limits, () => this.#poll());
     try {
-      const imports = lowerImports(guestImports(this.#context, this), this.#memory);
-      this.#instance = watched(() => new WebAssembly.Instance(module, { [IMPORT_MODULE]: imports }));
-      this.#memory.attach(this.#instance.exports);
+      const imports = guestImports(this.#context, this);
+      this.#sandbox = standard ? takeSandbox(module, imports) : new Sandbox(module, imports);
     } catch (problem) {
       this.#context.close();
       if (problem instanceof RealmError) throw problem;
@@ -176,7 +169,7 @@ export class Guest implements GuestSink {
   /** Calls an export that takes and returns numbers. */
   call(name: string, values: readonly (number | bigint)[]): unknown {
     this.#checkOpen();
-    const found = this.#instance.exports[name];
+    const found = this.#sandbox.instance.exports[name];
     if (typeof found !== 'function') throw new RealmError('guest-invalid', `the module exports no function '${name}'`);
     return this.#enter(() => (found as (...all: (number | bigint)[]) => unknown)(...values));
   }
@@ -189,8 +182,8 @@ export class Guest implements GuestSink {
   }
 
   #orchestrator(): GuestExports {
-    const find = (name: string): Export | undefined => this.#instance.exports[name] as Export | undefined;
-    return (this.#exports ??= new GuestExports(this.#memory, find));
+    const find = (name: string): Export | undefined => this.#sandbox.instance.exports[name] as Export | undefined;
+    return (this.#exports ??= new GuestExports(this.#sandbox.memory, find));
   }
 
   // ---- calls into the guest ----
@@ -219,7 +212,7 @@ export class Guest implements GuestSink {
   #trapError(problem: unknown): RealmError {
     if (problem instanceof RealmError) return problem;
     const message = problem instanceof Error ? problem.message : String(problem);
-    const full = this.#memory.view().byteLength + PAGE > this.#limits.guestMemoryBytes;
+    const full = this.#sandbox.memory.view().byteLength + PAGE > this.#limits.guestMemoryBytes;
     if (problem instanceof WebAssembly.RuntimeError && message.includes('unreachable') && full) {
       return new RealmError('guest-memory', 'the guest wanted more memory than its limit');
     }
@@ -357,31 +350,5 @@ export class Guest implements GuestSink {
   /** @internal What does not fit is dropped, so that a chatty guest costs a fixed amount. */
   log(level: number, text: string): void {
     if (this.logLines.length < LOG_LINES) this.logLines.push(`${Math.min(level, 3)}${text.slice(0, 1024)}`);
-  }
-}
-
-/** The memory of an instance: a view that is made anew when the memory moved. */
-class Memory implements GuestMemory {
-  #memory: WebAssembly.Memory | undefined;
-  #realloc: Export | undefined;
-  #view = new DataView(new ArrayBuffer(0));
-
-  attach(exports: WebAssembly.Exports): void {
-    const { memory, cabi_realloc: realloc } = exports;
-    if (memory instanceof WebAssembly.Memory) this.#memory = memory;
-    if (typeof realloc === 'function') this.#realloc = realloc as Export;
-  }
-
-  view(): DataView {
-    if (this.#memory && this.#view.buffer !== this.#memory.buffer) this.#view = new DataView(this.#memory.buffer);
-    return this.#view;
-  }
-
-  allocate(size: number, align: number): number {
-    const address = this.#realloc ? this.#realloc(0, 0, align, size) >>> 0 : 0;
-    if (address === 0 || address % align !== 0 || address + size > this.view().byteLength) {
-      throw new AllocationError("the guest's cabi_realloc gave no usable memory");
-    }
-    return address;
   }
 }

@@ -55,7 +55,7 @@ export class LocalRealm implements RealmPort {
 
   constructor(engine: EngineHost, { guest, tenant, limits }: RealmPortOptions) {
     this.#module = watched(() => guestModule(guest ?? platform().standardGuest(), limits.guestMemoryBytes));
-    this.#guest = new Guest(engine, this.#module, tenant, limits);
+    this.#guest = new Guest(engine, this.#module, guest === undefined, tenant, limits);
   }
 
   get exports(): Promise<readonly string[]> {

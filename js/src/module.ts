@@ -5,6 +5,7 @@
 // exceptions) is refused: running out of it ends the whole process.
 
 import { EXPORTS, IMPORT_MODULE, IMPORTS } from './_generated/abi.js';
+import { joined } from './bytes.js';
 import { RealmError } from './errors.js';
 
 const PAGE = 65536;
@@ -143,16 +144,6 @@ function limitedSize(bytes: Uint8Array, start: number, most: number): { minimum:
   const maximum = flags === 1 ? leb(bytes, minimum.end) : { value: Infinity, end: minimum.end };
   const made = [1, ...unsigned(minimum.value), ...unsigned(Math.min(maximum.value, most))];
   return { minimum: minimum.value, made, end: maximum.end };
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array {
-  const made = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    made.set(part, at);
-    at += part.length;
-  }
-  return made;
 }
 
 /** An unsigned LEB128 of at most 32 bits. */

@@ -2,8 +2,10 @@
 // the snake_case of the Python host is accepted too.
 
 import { BIAS_SIZE, MODES, writeBias, type Mode, type Packed, type Sampling } from './_generated/abi.js';
+import { joined } from './bytes.js';
 import { RealmError } from './errors.js';
 import { Model } from './model.js';
+import { random64 } from './random.js';
 
 export const KV_TYPES = { f16: 0, f32: 1 } as const;
 export type KvType = keyof typeof KV_TYPES;
@@ -188,7 +190,7 @@ function checkSampling(own: GenerateOptions): Sampling {
 }
 
 function checkSeed(seed: unknown): bigint {
-  if (seed === undefined || seed === null) return crypto.getRandomValues(new BigUint64Array(1))[0]!;
+  if (seed === undefined || seed === null) return random64();
   if (typeof seed === 'bigint' && seed >= 0n && seed < 1n << 64n) return seed;
   return BigInt(wholeNumber('seed', seed, 0, Number.MAX_SAFE_INTEGER));
 }
@@ -221,13 +223,7 @@ function packStops(stop: string | readonly string[]): Uint8Array {
     packed.set(data, 4);
     return packed;
   });
-  const all = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
+  return joined(parts);
 }
 
 // ---- the engine's options ----
@@ -298,7 +294,7 @@ export function camelKeys(options: Record<string, unknown>, known: readonly stri
   if (typeof options !== 'object' || options === null) throw invalid(`options must be an object, not ${shown(options)}`);
   const found: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(options)) {
-    const name = key.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+    const name = known.includes(key) ? key : key.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
     if (!known.includes(name)) throw invalid(`unknown ${what} ${key}; known are: ${known.join(', ')}`);
     if (value !== undefined) found[name] = value;
   }

@@ -1,6 +1,7 @@
 // Running requests as the application sees them: a promise of the result, or a stream of text with the result at its end.
 
 import type { Finish } from './_generated/abi.js';
+import { joined } from './bytes.js';
 import { cancelled, RealmError } from './errors.js';
 import type { Ended, Listener, RunningRequest } from './port.js';
 
@@ -28,6 +29,8 @@ export interface Generation {
   timings: Timings;
 }
 
+const decoder = new TextDecoder();
+
 /** Starts a request with a listener. */
 export type Start = (listener: Listener) => RunningRequest;
 
@@ -39,14 +42,14 @@ export function runRequest(
 ): Promise<Ended & { text: string }> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(cancelled(signal.reason));
-    const text = new TextPieces();
+    const pieces: Uint8Array[] = [];
     const running = start({
       patient,
-      text: (piece) => text.add(piece),
+      text: (piece) => pieces.push(piece),
       end: (ended) => {
         signal?.removeEventListener('abort', abort);
         if (ended.problem) reject(ended.problem);
-        else resolve({ ...ended, text: text.whole() });
+        else resolve({ ...ended, text: decoder.decode(joined(pieces)) });
       },
     });
     const abort = (): void => {
@@ -73,11 +76,6 @@ class TextPieces {
     const decoded = this.#decoder.decode();
     this.#text += decoded;
     return decoded;
-  }
-
-  whole(): string {
-    this.last();
-    return this.#text;
   }
 
   get text(): string {

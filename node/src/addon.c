@@ -9,14 +9,16 @@
 
 /* ---- completions ---- */
 
-static void call_back(napi_env env, napi_value callback, const addon_event *events, uint32_t count, bool lost) {
-    napi_value receiver, result, arguments[2];
-    void *serials = NULL;
-    arguments[0] = addon_array(env, napi_float64_array, NULL, count, &serials);
-    for (uint32_t i = 0; serials && i < count; i++) ((double *)serials)[i] = (double)events[i].serial;
-    if (!arguments[0] || napi_get_undefined(env, &receiver) != napi_ok) return;
-    if (napi_get_boolean(env, lost, &arguments[1]) != napi_ok) return;
-    (void)napi_call_function(env, receiver, callback, 2, arguments, &result);
+enum { TOLD_AT_ONCE = 32 }; /* completions of one call into JavaScript */
+
+static void call_back(napi_env env, napi_value callback, const addon_event *events, uint32_t count) {
+    napi_value receiver, result, serials[TOLD_AT_ONCE];
+    for (uint32_t i = 0; i < count; i++) {
+        serials[i] = addon_number(env, (double)events[i].serial);
+        if (!serials[i]) return;
+    }
+    if (napi_get_undefined(env, &receiver) != napi_ok) return;
+    (void)napi_call_function(env, receiver, callback, count, serials, &result);
 }
 
 static void deliver(napi_env env, napi_value callback, void *context, void *data) {
@@ -26,14 +28,18 @@ static void deliver(napi_env env, napi_value callback, void *context, void *data
     uint32_t count;
     bool lost;
     addon_event *events = addon_env_take(self, &count, &lost);
-    if (count || lost) call_back(env, callback, events, count, lost);
+    if (lost) call_back(env, callback, NULL, 0);
+    for (uint32_t done = 0, part; !lost && done < count; done += part) {
+        part = count - done < TOLD_AT_ONCE ? count - done : TOLD_AT_ONCE;
+        call_back(env, callback, events + done, part);
+    }
     free(events);
     addon_env_handled(self, count);
 }
 
 static void tear_down(void *argument);
 
-/* (callback): called with the serials of contexts whose tickets moved. The clean-up is registered after the thread-safe function,
+/* (callback): called with the serials of contexts whose tickets moved; with none, when events were lost. The clean-up is registered after the thread-safe function,
  * so that it runs before that function goes. */
 static napi_value listen(napi_env env, napi_callback_info info) {
     call c;

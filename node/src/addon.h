@@ -48,6 +48,7 @@ void addon_runtime_release(addon_runtime *runtime);
 addon_model *addon_model_find(addon_runtime *runtime, const char *key);
 /* Takes over a loaded model; when another environment was faster, its model is handed out and this one closed. NULL: no memory. */
 addon_model *addon_model_keep(addon_runtime *runtime, realm_model *model, const char *key);
+void addon_model_retain(addon_model *model);
 void addon_model_release(addon_model *model);
 
 /* ---- environments ---- */

@@ -29,7 +29,8 @@ export interface NativeTenantStats {
 
 export interface Addon {
   readonly abiVersion: number;
-  listen(moved: (serials: Float64Array, lost: boolean) => void): void;
+  /** Called with the serials of contexts whose tickets moved; with none, when events were lost. */
+  listen(moved: (...serials: number[]) => void): void;
   keepAlive(wanted: boolean): void;
   submitting(begins: boolean): void;
   runtimeOpen(threads: number, features: number, executor: number, batchRows: number, kvBytes: number): number;
@@ -41,6 +42,7 @@ export interface Addon {
   loaderFinish(loader: number, key: string): number;
   loaderAbandon(loader: number): void;
   modelFind(runtime: number, key: string): number;
+  modelShare(model: number): number;
   modelClose(model: number): void;
   modelInfo(model: number): unknown;
   modelDescribe(model: number): Uint8Array;
@@ -110,7 +112,7 @@ export class Dispatcher {
   #submitting = false;
 
   constructor(readonly addon: Addon) {
-    addon.listen((serials, lost) => this.#moved(serials, lost));
+    addon.listen((...serials) => this.#moved(serials));
   }
 
   /** A number for a new context, and who hears of its tickets. */
@@ -141,10 +143,10 @@ export class Dispatcher {
     this.addon.submitting(false);
   };
 
-  #moved(serials: Float64Array, lost: boolean): void {
-    const all = lost ? this.#listeners.keys() : new Set(serials);
+  #moved(serials: number[]): void {
+    const all = serials.length === 0 ? [...this.#listeners.keys()] : serials.length === 1 ? serials : new Set(serials);
     this.#acting = true;
-    for (const serial of [...all]) this.#listeners.get(serial)?.();
+    for (const serial of all) this.#listeners.get(serial)?.();
     this.#acting = false;
   }
 }

@@ -178,6 +178,16 @@ static napi_value model_find(napi_env env, napi_callback_info info) {
     return found ? put_model(&c, found) : addon_number(env, 0);
 }
 
+/* (model) -> another handle on it */
+static napi_value model_share(napi_env env, napi_callback_info info) {
+    call c;
+    if (!call_begin(&c, env, info)) return NULL;
+    addon_model *model = addon_find(&c, 0, OBJECT_MODEL);
+    if (!model) return addon_throw(env, REALM_E_CLOSED, "this model was closed; load it again");
+    addon_model_retain(model);
+    return put_model(&c, model);
+}
+
 static napi_value model_close(napi_env env, napi_callback_info info) {
     call c;
     if (!call_begin(&c, env, info)) return NULL;
@@ -304,6 +314,7 @@ const addon_function ADDON_MODEL_FUNCTIONS[] = {
     {"loaderFinish", loader_finish},
     {"loaderAbandon", loader_abandon},
     {"modelFind", model_find},
+    {"modelShare", model_share},
     {"modelClose", model_close},
     {"modelUnpublish", model_unpublish},
     {"modelInfo", model_info},

@@ -256,6 +256,12 @@ addon_model *addon_model_keep(addon_runtime *runtime, realm_model *model, const 
     return first;
 }
 
+void addon_model_retain(addon_model *model) {
+    lock();
+    model->users++;
+    unlock();
+}
+
 void addon_model_release(addon_model *model) {
     lock();
     bool last = --model->users == 0;

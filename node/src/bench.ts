@@ -7,6 +7,7 @@ import type { Sampling } from '../../js/src/_generated/abi.js';
 import { RealmError } from '../../js/src/errors.js';
 import { DEFAULT_LIMITS, invalid } from '../../js/src/options.js';
 import type { ContextHost, EngineHost, ModelHost } from '../../js/src/platform.js';
+import { random64 } from '../../js/src/random.js';
 import { nodePlatform, readBandwidth } from './host.js';
 
 const MAX_COUNT = 1 << 20;
@@ -103,7 +104,7 @@ type Submit = (context: ContextHost, session: number) => number;
 /** Seconds that each piece of work takes, one after the other, in a session that finds no prefix of another. */
 async function timed(engine: EngineHost, model: ModelHost, ...pieces: Submit[]): Promise<number[]> {
   let moved = (): void => undefined;
-  const tenant = crypto.getRandomValues(new BigUint64Array(1))[0]!;
+  const tenant = random64();
   const context = engine.context(tenant, { ...DEFAULT_LIMITS, weight: 1 }, () => moved());
   engine.running(1);
   try {

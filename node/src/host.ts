@@ -101,7 +101,7 @@ class NodeModel implements ModelHost {
   }
 
   share(): ModelHost {
-    const handle = this.engine.addon.modelFind(this.engine.runtime, this.key);
+    const handle = guarded(() => this.engine.addon.modelShare(this.handle));
     return new NodeModel(this.engine, handle, this.key, this.info);
   }
 
