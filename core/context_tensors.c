@@ -68,7 +68,7 @@ realm_status realm_tensor_weight(realm_context *ctx, uint32_t model, const char 
                          (int)w->name.size, w->name.data);
     }
     tensor *t = NULL;
-    realm_status status = tensor_view(w->type, w->data, w->bytes, (uint32_t)w->dims[1], (uint32_t)w->dims[0], &t, err);
+    realm_status status = tensor_view(w->type, w->packed, w->data, w->bytes, (uint32_t)w->dims[1], (uint32_t)w->dims[0], &t, err);
     if (status != REALM_OK) return status;
     platform_lock(ctx->rt->lock);
     status = charge(ctx, tensor_bytes(t), err);

@@ -6,6 +6,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "cpu/packing.h"
+
 enum {
     MAX_FUSED = 4,          /* matmuls in one set of tasks */
     TASKS_PER_THREAD = 4,   /* finer than the thread count, so that a slow core does not hold up the rest */
@@ -27,6 +29,7 @@ struct executor {
     bool rounded;           /* products of the layers round their activations: attention may do so too */
     float *slots[REALM_SLOT_COUNT];
     uint64_t slot_bytes[REALM_SLOT_COUNT];
+    bool *packed;           /* by tensor of the plan: its weights are */
     float *cos_sin;         /* (max_rows, rope_half, 2) of the running batch */
     void *prepared;         /* prepared activations */
     uint64_t prepared_bytes;
@@ -83,7 +86,8 @@ static bool allocate_buffers(executor *x) {
     x->scratch_floats = (cpu_attention_scratch(x->plan->head_dim) + 15) & ~(size_t)15;
     x->scratch = platform_alloc_aligned(x->scratch_floats * pool_threads(x->pool) * sizeof(float));
     x->cos_sin = malloc((size_t)x->max_rows * x->plan->rope_half * 2 * sizeof(float));
-    return x->prepared != NULL && x->scratch != NULL && x->cos_sin != NULL;
+    x->packed = calloc(x->plan->tensor_count, sizeof *x->packed);
+    return x->prepared != NULL && x->scratch != NULL && x->cos_sin != NULL && x->packed != NULL;
 }
 
 realm_status executor_create(const plan *p, const uint8_t *weights, const cpu_ops *ops, pool *threads, uint32_t max_rows,
@@ -112,10 +116,13 @@ void executor_destroy(executor *x) {
         platform_free_aligned(x->scratch);
     }
     free(x->cos_sin);
+    free(x->packed);
     free((void *)x->pages);
     free(x->blocks);
     free(x);
 }
+
+void executor_mark_packed(executor *x, uint32_t tensor) { x->packed[tensor] = true; }
 
 void executor_observe(executor *x, executor_observer done, void *arg) {
     x->observer = done;
@@ -157,6 +164,7 @@ static uint64_t task_limit(const executor *x) { return x->slice == 0 ? UINT64_MA
 
 typedef struct matmul_part {
     const cpu_matmul *kernel;
+    cpu_matmul_run *run;
     const plan_tensor *weight;
     float *out;
     uint32_t out_width;
@@ -188,8 +196,8 @@ static void matmul_task(void *arg, uint32_t index, uint32_t worker) {
     const matmul_part *part = &job->part[i];
     uint32_t out0 = (index - part->first_task) * part->out_per_task, out1 = out0 + part->out_per_task;
     if (out1 > part->out_width) out1 = part->out_width;
-    part->kernel->run(job->x->weights + part->weight->offset, (size_t)part->weight->row_bytes, job->x->prepared, job->rows,
-                      job->src_width, out0, out1, part->out, part->out_width);
+    part->run(job->x->weights + part->weight->offset, (size_t)part->weight->row_bytes, job->x->prepared, job->rows, job->src_width,
+              out0, out1, part->out, part->out_width);
 }
 
 /* Ops from `op` on that read the same input through the same preparation, up to `end`. */
@@ -226,8 +234,9 @@ static uint64_t run_matmuls(executor *x, const plan_op *op, uint32_t count, uint
     for (uint32_t i = 0; i < count; i++) {
         matmul_part *part = &job.part[i];
         const plan_tensor *w = &p->tensors[op[i].weight];
-        *part = (matmul_part){.kernel = &x->ops->matmul[w->type], .weight = w, .out = x->slots[op[i].dst], .out_width = w->rows,
-                              .first_task = tasks};
+        const cpu_matmul *kernel = &x->ops->matmul[w->type];
+        *part = (matmul_part){.kernel = kernel, .run = x->packed[op[i].weight] ? x->ops->run_packed[w->type] : kernel->run,
+                              .weight = w, .out = x->slots[op[i].dst], .out_width = w->rows, .first_task = tasks};
         part->out_per_task = split_outputs(x, part, total);
         tasks += (w->rows + part->out_per_task - 1) / part->out_per_task;
     }
@@ -330,9 +339,13 @@ static const float *vector(const executor *x, uint32_t weight) {
 
 static void embed_rows(executor *x, const plan_op *op, uint32_t row0, uint32_t row1) {
     const plan_tensor *w = &x->plan->tensors[op->weight];
+    uint32_t packed_rows = x->packed[op->weight] ? w->rows / CPU_PACK_ROWS * CPU_PACK_ROWS : 0;
     for (uint32_t r = row0; r < row1; r++) {
-        x->ops->dequantize[w->type](x->weights + w->offset + x->work->tokens[r] * w->row_bytes, w->cols,
-                                    x->slots[op->dst] + (size_t)r * op->width);
+        uint32_t token = x->work->tokens[r], in_stripe = token < packed_rows ? token % CPU_PACK_ROWS : 0;
+        const uint8_t *row = x->weights + w->offset + (token - in_stripe) * w->row_bytes; /* the stripe's, of a packed one */
+        float *out = x->slots[op->dst] + (size_t)r * op->width;
+        if (token < packed_rows) cpu_read_packed_row(x->ops->dequantize[w->type], w->type, row, in_stripe, w->cols, out);
+        else x->ops->dequantize[w->type](row, w->cols, out);
     }
 }
 

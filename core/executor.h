@@ -34,6 +34,8 @@ typedef struct executor executor;
 realm_status executor_create(const plan *p, const uint8_t *weights, const cpu_ops *ops, pool *threads, uint32_t max_rows,
                              uint32_t max_out, executor **out, realm_error *err);
 void executor_destroy(executor *x);
+/* The plan's tensor has been packed where it stands (cpu/packing.h): not while a batch is computed. */
+void executor_mark_packed(executor *x, uint32_t tensor);
 /* Calls `done` after each op that ran to its end (`count` consecutive matmuls run as one): for benchmarks. NULL: no more. */
 typedef void (*executor_observer)(void *arg, const plan_op *op, uint32_t count);
 void executor_observe(executor *x, executor_observer done, void *arg);

@@ -535,6 +535,7 @@ void gguf_place(gguf *file, const uint8_t *memory) {
 }
 
 void gguf_supply(gguf *file, const gguf_tensor *tensor, const uint8_t *data) { file->tensors[tensor - file->tensors].data = data; }
+void gguf_mark_packed(gguf *file, uint64_t index) { file->tensors[index].packed = true; }
 
 /* ---- lookups ---- */
 

@@ -34,6 +34,7 @@ typedef struct gguf_tensor {
     uint64_t offset;     /* of the data, from the start of the file */
     uint64_t bytes;      /* of the data; 0 when the type's block size is unknown to blocks.h */
     const uint8_t *data; /* NULL where only the file's head was given and it lies beyond */
+    bool packed;         /* data is no longer as in the file: cpu/packing.h */
 } gguf_tensor;
 
 /* Parses and checks. On failure nothing is left allocated and *out is NULL. */
@@ -51,6 +52,7 @@ uint32_t gguf_part_count(const gguf *file);
 void gguf_place(gguf *file, const uint8_t *memory);
 /* Lets one tensor's data point elsewhere. */
 void gguf_supply(gguf *file, const gguf_tensor *tensor, const uint8_t *data);
+void gguf_mark_packed(gguf *file, uint64_t index);
 
 uint32_t gguf_version(const gguf *file);
 uint64_t gguf_value_count(const gguf *file);

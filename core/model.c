@@ -2,18 +2,21 @@
 #include <stdlib.h>
 
 #include "engine.h"
+#include "pack.h"
 
 #define SHARD_ALIGNMENT 4096u /* of each file in the model's bytes: keeps the alignment tensors have in their file */
 #define MAX_SHARDS 1024u      /* real models have some dozens */
 #define MAX_SUPPLIED (64u << 10) /* bytes of a tensor the plan itself reads */
 #define DEFAULT_CONTEXT_CAP 131072u
 #define BYTES_ALIGNMENT 8 /* the least a file aligns its tensors to */
+#define NOT_LOADED "the model is not loaded yet: call realm_loader_step until progress is 1"
 #define PREFETCH_SLICE (32u << 20) /* bytes asked for in one step */
 
 struct realm_loader {
     realm_model *model;
     uint32_t stage;
     uint64_t prefetched;
+    packing packing;
 };
 
 /* ---- life -------------------------------------------------------------------------------------------------------------------- */
@@ -346,12 +349,24 @@ realm_status realm_loader_step(realm_loader *loader, float *progress, realm_erro
     return base_fail(err, REALM_E_IO, MODEL_LOST);
 }
 
+realm_status realm_loader_pack(realm_loader *loader, uint64_t budget, float *progress, realm_error *err) {
+    base_error_clear(err);
+    *progress = 1.0f;
+    if (!is_complete(loader)) return base_fail(err, REALM_E_INVALID_ARGUMENT, NOT_LOADED);
+    *progress = pack_step(&loader->packing, loader->model, budget);
+    return REALM_OK;
+}
+
 realm_status realm_loader_finish(realm_loader *loader, realm_model **out, realm_error *err) {
     base_error_clear(err);
     *out = NULL;
+    if (pack_is_under_way(&loader->packing)) {
+        realm_loader_abandon(loader);
+        return base_fail(err, REALM_E_INVALID_ARGUMENT, "the weights are half packed: call realm_loader_pack until progress is 1");
+    }
     if (!is_complete(loader)) {
         realm_loader_abandon(loader);
-        return base_fail(err, REALM_E_INVALID_ARGUMENT, "the model is not loaded yet: call realm_loader_step until progress is 1");
+        return base_fail(err, REALM_E_INVALID_ARGUMENT, NOT_LOADED);
     }
     *out = loader->model;
     free(loader);
@@ -360,6 +375,7 @@ realm_status realm_loader_finish(realm_loader *loader, realm_model **out, realm_
 
 void realm_loader_abandon(realm_loader *loader) {
     if (loader == NULL) return;
+    pack_abandon(&loader->packing);
     model_release(loader->model);
     free(loader);
 }

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "cpu/packing.h"
 #include "platform/platform.h"
 
 #define ROW_BLOCK 16u /* rows sharing one pass over b; fixed, so that slicing never changes a result */
@@ -15,6 +16,7 @@
 struct tensor {
     atomic_uint references;
     uint32_t type; /* ggml type of data */
+    bool packed;   /* stripes of its rows are (cpu/packing.h) */
     uint32_t rows, cols;
     size_t row_bytes;
     uint64_t bytes; /* owned: this record and `owned` */
@@ -74,7 +76,7 @@ realm_status tensor_create(uint32_t rows, uint32_t cols, const float *data, tens
     return REALM_OK;
 }
 
-realm_status tensor_view(uint32_t type, const void *data, uint64_t data_bytes, uint32_t rows, uint32_t cols, tensor **out,
+realm_status tensor_view(uint32_t type, bool packed, const void *data, uint64_t data_bytes, uint32_t rows, uint32_t cols, tensor **out,
                          realm_error *err) {
     *out = NULL;
     const block_type *block = block_type_of(type);
@@ -90,6 +92,7 @@ realm_status tensor_view(uint32_t type, const void *data, uint64_t data_bytes, u
     *out = tensor_record(type, rows, cols, (size_t)row_bytes, err);
     if (*out == NULL) return REALM_E_OUT_OF_MEMORY;
     (*out)->data = data;
+    (*out)->packed = packed;
     return REALM_OK;
 }
 
@@ -115,8 +118,15 @@ uint64_t tensor_bytes(const tensor *t) { return t->bytes; }
 
 static const uint8_t *tensor_row(const tensor *t, uint32_t row) { return (const uint8_t *)t->data + t->row_bytes * row; }
 
+static bool row_is_packed(const tensor *t, uint32_t row) { return t->packed && row < t->rows / CPU_PACK_ROWS * CPU_PACK_ROWS; }
+
 /* The first `count` elements of a row; blocks that are cut go through a buffer. */
 static void read_row(const cpu_ops *ops, const tensor *t, uint32_t row, uint32_t count, float *out) {
+    if (row_is_packed(t, row)) {
+        const uint8_t *stripe = tensor_row(t, row / CPU_PACK_ROWS * CPU_PACK_ROWS);
+        cpu_read_packed_row(ops->dequantize[t->type], t->type, stripe, row % CPU_PACK_ROWS, count, out);
+        return;
+    }
     const block_type *block = block_type_of(t->type);
     uint32_t whole = count - count % block->elements;
     const uint8_t *bytes = tensor_row(t, row);
@@ -253,8 +263,8 @@ static uint32_t slice_transposed(tensor_product *job, uint32_t rows, uint64_t bu
     if (job->next == 0) kernel->prepare(block_rows(job, rows), k, rows, k, 0, rows, job->prepared);
     uint64_t tiles = budget / ((uint64_t)rows * k * tile) + 1;
     uint32_t left = n - job->next, count = tiles < left / tile ? (uint32_t)tiles * tile : left;
-    kernel->run(job->b->data, job->b->row_bytes, job->prepared, rows, k, job->next, job->next + count,
-                job->out->owned + (size_t)job->row0 * n, n);
+    cpu_matmul_run *run = job->b->packed ? job->ops->run_packed[job->b->type] : kernel->run;
+    run(job->b->data, job->b->row_bytes, job->prepared, rows, k, job->next, job->next + count, job->out->owned + (size_t)job->row0 * n, n);
     return count;
 }
 

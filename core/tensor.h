@@ -13,9 +13,9 @@ typedef struct tensor tensor;
  * before: tensor_owned_bytes says what will be allocated (UINT64_MAX where that does not fit in 64 bits). */
 realm_status tensor_create(uint32_t rows, uint32_t cols, const float *data, tensor **out, realm_error *err);
 uint64_t tensor_owned_bytes(uint32_t rows, uint32_t cols);
-/* A view of (rows, cols) in ggml type `type`, rows packed one after another. data_bytes must hold them. The caller keeps data
- * alive as long as any reference to the view. */
-realm_status tensor_view(uint32_t type, const void *data, uint64_t data_bytes, uint32_t rows, uint32_t cols, tensor **out,
+/* A view of (rows, cols) in ggml type `type`, row after row, or `packed` (cpu/packing.h). data_bytes must hold them. The caller keeps
+ * data alive as long as any reference to the view. */
+realm_status tensor_view(uint32_t type, bool packed, const void *data, uint64_t data_bytes, uint32_t rows, uint32_t cols, tensor **out,
                          realm_error *err);
 
 /* References may be taken and dropped on any thread; the last one frees. release(NULL) is allowed. */

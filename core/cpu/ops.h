@@ -12,15 +12,18 @@
 /* out (n_rows, n_out) = x (n_rows, k) @ w (n_out, k)^T, w in the file's block layout, one kernel per block type.
  * x is first prepared into the form the kernel wants (e.g. int8 blocks with scales); one prepared activation serves several
  * weights of types with the same `prepare` function. */
+
+/* out[r * out_stride + o] for all r < n_rows and o in [out0, out1). w is the whole tensor; rows of w are row_bytes apart.
+ * The portable kernels compute each (r, o) alone, in an order that depends on k only: bit-equal for any batch. */
+typedef void cpu_matmul_run(const void *w, size_t row_bytes, const void *prepared, uint32_t n_rows, uint32_t k, uint32_t out0,
+                            uint32_t out1, float *out, size_t out_stride);
+
 typedef struct cpu_matmul {
     /* Bytes of the prepared form of n_rows rows of k elements (64-byte aligned buffers are passed). */
     size_t (*prepared_size)(uint32_t n_rows, uint32_t k);
     /* Prepares rows [row0, row1) of x (n_rows, k; row stride x_stride floats) into `prepared`. */
     void (*prepare)(const float *x, size_t x_stride, uint32_t n_rows, uint32_t k, uint32_t row0, uint32_t row1, void *prepared);
-    /* out[r * out_stride + o] for all r < n_rows and o in [out0, out1). w is the whole tensor; rows of w are row_bytes apart.
-     * The portable kernels compute each (r, o) alone, in an order that depends on k only: bit-equal for any batch. */
-    void (*run)(const void *w, size_t row_bytes, const void *prepared, uint32_t n_rows, uint32_t k, uint32_t out0, uint32_t out1,
-                float *out, size_t out_stride);
+    cpu_matmul_run *run;
     /* Smallest sensible multiple of outputs a thread should be given. */
     uint32_t out_tile;
 } cpu_matmul;
@@ -71,6 +74,9 @@ typedef struct cpu_ops {
     void (*attention)(const cpu_attention *job, uint32_t row0, uint32_t row1, uint32_t head0, uint32_t head1, float *scratch);
     /* Dot-free helpers for scores: max and sum of exp(x - max) of a row. */
     void (*softmax_stats)(const float *x, uint32_t n, float *max, float *sum);
+    /* matmul[].run for weights that were packed (packing.h), of the same prepared activations; NULL where packing gains nothing.
+     * out0 is a multiple of CPU_PACK_ROWS, and so is out1 where it is not the tensor's end. */
+    cpu_matmul_run *run_packed[BLOCK_TYPE_LIMIT];
 } cpu_ops;
 
 /* Floats of scratch an attention call needs. */

@@ -217,6 +217,9 @@ REALM_API realm_status realm_loader_begin_shards(realm_runtime *rt, realm_shard 
 REALM_API void realm_loader_wants(const realm_loader *loader, uint64_t *offset, uint64_t *size);
 REALM_API realm_status realm_loader_supply(realm_loader *loader, const void *data, uint64_t size, realm_error *err);
 REALM_API realm_status realm_loader_step(realm_loader *loader, float *progress, realm_error *err);
+/* After progress reached 1 and all bytes arrived, where the pages are the model's own: weights whose kernels gain by it are
+ * rearranged in their place, about `budget` bytes a call, until progress is 1. Optional; once begun it must come to its end. */
+REALM_API realm_status realm_loader_pack(realm_loader *loader, uint64_t budget, float *progress, realm_error *err);
 /* After progress reached 1. Frees the loader in every case. */
 REALM_API realm_status realm_loader_finish(realm_loader *loader, realm_model **out, realm_error *err);
 REALM_API void realm_loader_abandon(realm_loader *loader);

@@ -28,6 +28,8 @@ Bytes = NDArray[np.uint8]
 TYPES = (Type.F32, Type.F16, Type.BF16, Type.Q4_0, Type.Q8_0, Type.Q4_K, Type.Q5_K, Type.Q6_K)
 FEATURES = {"portable": 1, "avx2": 1 | 2, "avx512": 1 | 2 | 4, "amx": 1 | 2 | 4 | 8}
 KV_F16, KV_F32, KV_PAGE = 0, 1, 16
+PACK_ROWS = 8
+PACKED = "-packed"  # ends the name of an instruction set whose kernels for packed weights are meant
 
 _P, _U32, _SIZE, _F32 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_size_t, ctypes.c_float
 
@@ -36,11 +38,14 @@ def _fn(*arguments: Any, result: Any = None) -> Any:
     return ctypes.CFUNCTYPE(result, *arguments)
 
 
+RUN = _fn(_P, _SIZE, _P, _U32, _U32, _U32, _U32, _P, _SIZE)
+
+
 class Matmul(ctypes.Structure):
     _fields_ = [
         ("prepared_size", _fn(_U32, _U32, result=_SIZE)),
         ("prepare", _fn(_P, _SIZE, _U32, _U32, _U32, _U32, _P)),
-        ("run", _fn(_P, _SIZE, _P, _U32, _U32, _U32, _U32, _P, _SIZE)),
+        ("run", RUN),
         ("out_tile", _U32),
     ]
 
@@ -69,6 +74,7 @@ class Ops(ctypes.Structure):
         ("kv_store", _fn(_P, _U32, _U32, _P, _U32, _U32)),
         ("attention", _fn(_P, _U32, _U32, _U32, _U32, _P)),
         ("softmax_stats", _fn(_P, _U32, _P, _P)),
+        ("run_packed", RUN * 64),
     ]
 
 
@@ -166,15 +172,36 @@ def matmul(isa: str, kind: Type, weights: Bytes, x: F32, split_rows: int = 0, sp
     table: Any = ops(isa).matmul[kind]
     n_rows, k = x.shape
     n_out, row_bytes = weights.shape
+    run = table.run
+    if isa.endswith(PACKED):
+        run, weights = ops(isa).run_packed[kind], guarded(packed(kind, weights))
+        split_out = split_out // PACK_ROWS * PACK_ROWS
     prepared = aligned(table.prepared_size(n_rows, k))
     stride = n_out + 3  # the margin must stay untouched
     out = np.full((n_rows, stride), np.nan, np.float32)
     for row0, row1 in parts(n_rows, split_rows):
         table.prepare(pointer(x), k, n_rows, k, row0, row1, pointer(prepared))
     for out0, out1 in parts(n_out, split_out):
-        table.run(pointer(weights), row_bytes, pointer(prepared), n_rows, k, out0, out1, pointer(out), stride)
+        run(pointer(weights), row_bytes, pointer(prepared), n_rows, k, out0, out1, pointer(out), stride)
     assert np.isnan(out[:, n_out:]).all()
     return np.ascontiguousarray(out[:, :n_out])
+
+
+def packed(kind: Type, weights: Bytes) -> Bytes:
+    """The weights with every whole stripe packed."""
+    n_out, row_bytes = weights.shape
+    result = np.array(weights)
+    for first in range(0, n_out // PACK_ROWS * PACK_ROWS, PACK_ROWS):
+        rows = np.array(weights[first : first + PACK_ROWS])
+        library().cpu_pack_stripe(
+            ctypes.c_uint32(kind), _P(pointer(rows)), _SIZE(row_bytes), _P(result[first:].ctypes.data)
+        )
+    return result
+
+
+def unpack_block(kind: Type, stripe: Bytes, row: int, block: int, out: Bytes) -> None:
+    numbers = (ctypes.c_uint32(n) for n in (row, block))
+    library().cpu_unpack_block(ctypes.c_uint32(kind), _P(pointer(stripe)), *numbers, _P(pointer(out)))
 
 
 def parts(n: int, split: int) -> list[tuple[int, int]]:

@@ -18,7 +18,7 @@ from tests.unit import clib
 
 FILES = (
     "core/tensor.c", "core/layer_store.c", "core/base.c", "core/blocks.c", "core/cpu/ops_portable.c",
-    "core/cpu/attention_portable.c", "core/platform/platform_posix.c",
+    "core/cpu/attention_portable.c", "core/cpu/packing.c", "core/platform/platform_posix.c",
 )  # fmt: skip
 OK, INVALID_ARGUMENT, OUT_OF_MEMORY, UNSUPPORTED_TYPE, INVALID_MODEL, NOT_FOUND, LIMIT = 0, 1, 3, 8, 11, 4, 15
 TYPES = ["F32", "F16", "BF16", "Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
@@ -46,6 +46,7 @@ def library() -> tuple[Any, Any, Any]:
     """)
     ffi.cdef(clib.declarations(ROOT / "core" / "tensor.h"))
     ffi.cdef(clib.declarations(ROOT / "core" / "layer_store.h"))
+    ffi.cdef("void cpu_pack_stripe(uint32_t type, const uint8_t *rows, size_t row_bytes, uint8_t *out);")
     lib = ffi.dlopen(str(ctest.visible_library("tensor", sources(*FILES))))
     room = ffi.new("uint64_t[]", 1024)  # more than the op table needs; its fields are not this test's matter
     ops = ffi.cast("cpu_ops *", room)
@@ -83,10 +84,12 @@ class Tensors:
     def create_status(self, rows: int, cols: int) -> int:
         return int(self.lib.tensor_create(rows, cols, self.ffi.NULL, self._out(), self.error))
 
-    def view_status(self, kind: int, data: bytes, rows: int, cols: int) -> tuple[int, Any]:
+    def view_status(
+        self, kind: int, data: bytes, rows: int, cols: int, packed: bool = False
+    ) -> tuple[int, Any]:
         out, kept = self._out(), self.ffi.new("char[]", data)
         self.views.append(kept)
-        status = self.lib.tensor_view(kind, kept, len(data), rows, cols, out, self.error)
+        status = self.lib.tensor_view(kind, packed, kept, len(data), rows, cols, out, self.error)
         return status, out[0]
 
     def view(self, kind: str, data: bytes, rows: int, cols: int) -> Any:
@@ -166,6 +169,23 @@ def test_no_data_means_zeros(tensors: Tensors) -> None:
     out = tensors._out()
     assert tensors.lib.tensor_create(5, 9, tensors.ffi.NULL, out, tensors.error) == OK
     assert not tensors.read(tensors.keep(out[0])).any()
+
+
+@pytest.mark.parametrize("kind", TYPES[3:])
+def test_packed_views_read_as_the_rows_they_were(tensors: Tensors, kind: str) -> None:
+    data, exact = random_weight(kind, 19, 512, 1)  # two stripes, and three rows that stay as they are
+    number = gguf.GGMLQuantizationType[kind].value
+    row_bytes = len(data) // 19
+    stripes = [data[at : at + 8 * row_bytes] for at in (0, 8 * row_bytes)]
+    made = [tensors.ffi.new("uint8_t[]", len(stripe)) for stripe in stripes]
+    for stripe, out in zip(stripes, made, strict=True):
+        tensors.lib.cpu_pack_stripe(number, tensors.ffi.from_buffer("uint8_t[]", stripe), row_bytes, out)
+    packed = b"".join(bytes(tensors.ffi.buffer(out)) for out in made) + data[16 * row_bytes :]
+    status, view = tensors.view_status(number, packed, 19, 512, packed=True)
+    assert status == OK
+    tensors.keep(view)
+    np.testing.assert_allclose(tensors.read(view), exact, rtol=1e-6)
+    assert (tensors.read(view, cap=512 * 9 + 37) == tensors.read(view).reshape(-1)[: 512 * 9 + 37]).all()
 
 
 @pytest.mark.parametrize("kind", TYPES)

@@ -87,6 +87,8 @@ class WasmKernels:
             setattr(self, op, self.function(int(words[1 + 5 * 64 + i])))
         self.attention_index = int(words[1 + 5 * 64 + ELEMENTWISE.index("attention")])
         self.attention = self.attend
+        start = 1 + 5 * 64 + len(ELEMENTWISE)
+        self.run_packed = {kind: self.function(int(words[start + kind])) for kind in map(int, Type)}
 
     def read_matmul(self, words: Any) -> Any:
         names = ("prepared_size", "prepare", "run")
@@ -148,4 +150,4 @@ class WasmKernels:
 
 @functools.cache
 def ops(name: str) -> WasmKernels:
-    return WasmKernels(*MODULES[name])
+    return WasmKernels(*MODULES[name.removesuffix(kernels.PACKED)])

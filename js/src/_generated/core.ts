@@ -81,6 +81,7 @@ export interface CoreExports {
   realm_loader_wants(loader: number, offset: number, size: number): void;
   realm_loader_supply(loader: number, data: number, size: bigint, err: number): number;
   realm_loader_step(loader: number, progress: number, err: number): number;
+  realm_loader_pack(loader: number, budget: bigint, progress: number, err: number): number;
   realm_loader_finish(loader: number, out: number, err: number): number;
   realm_loader_abandon(loader: number): void;
   realm_model_close(model: number): void;

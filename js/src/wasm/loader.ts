@@ -15,7 +15,9 @@ const MODES = { full: layout.REALM_LOAD_FULL, vocab: layout.REALM_LOAD_VOCAB, he
 const FIRST_HEAD = 1 << 18; // bytes of a file that are read to find its directory; doubled while it is cut off
 const BASE_ALIGNMENT = 4096; // of a file in the model's bytes, as realm.h says; the core's answer is compared
 const HEAD_ALIGNMENT = 16;
-const PARSED = 0.05; // of the progress: the rest is the weights
+const PARSED = 0.05; // of the progress
+const FILLED = 0.9;
+const PACK_BYTES = 2 ** 25; // between two turns of the event loop
 
 /** One file of the model, and where it begins in the model's bytes. */
 export interface Shard {
@@ -57,6 +59,7 @@ export class ModelLoader {
     return this.#finishing(async () => {
       await this.#parse();
       await this.#fill();
+      await this.#pack();
     });
   }
 
@@ -209,10 +212,22 @@ export class ModelLoader {
     for (const [index, shard] of this.shards.entries()) {
       const start = this.#heads[index]!.length;
       const report = (done: number): void => {
-        this.options.progress?.(PARSED + ((1 - PARSED) * (before + start + done)) / total);
+        this.options.progress?.(PARSED + ((FILLED - PARSED) * (before + start + done)) / total);
       };
       await this.#stream(shard, start, report);
       before += shard.source.size;
+    }
+  }
+
+  /** Weights take the form that the core's kernels are fastest with. */
+  async #pack(): Promise<void> {
+    const { core } = this;
+    for (let progress = 0; progress < 1; ) {
+      await this.pause();
+      checkSignal(this.options.signal);
+      core.check(core.exports.realm_loader_pack(this.#loader, BigInt(PACK_BYTES), core.out, core.error), `${this.#name}: `);
+      progress = core.view.getFloat32(core.out, true);
+      this.options.progress?.(FILLED + (1 - FILLED) * progress);
     }
   }
 
