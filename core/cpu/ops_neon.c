@@ -2,34 +2,24 @@
  * The matmuls stand in matmul_neon.c, matmul_i8mm.c and matmul_float_neon.c, attention in attention_neon.c. */
 #include "neon.h"
 
-#include <math.h>
+/* ---- what ops_vector.h is written with ---- */
 
-/* ---- rows ---- */
+typedef float32x4_t vec;
+#define VEC_LANES 4
+#define vec_load neon_load
+#define vec_store neon_store
+#define vec_all vdupq_n_f32
+#define vec_add vaddq_f32
+#define vec_sub vsubq_f32
+#define vec_mul vmulq_f32
+#define vec_div vdivq_f32
+#define vec_max vmaxnmq_f32
+#define vec_exp neon_exp
+#define vec_tanh neon_tanh
+#define vec_sum vaddvq_f32
+#define vec_top vmaxnmvq_f32
 
-static double sum_of_squares(const float *x, size_t n) {
-    double total = 0;
-    for (size_t start = 0; start < n; start += 256) { /* short sums in floats, their sum in double */
-        const size_t end = n - start < 256 ? n : start + 256;
-        float32x4_t sums[2] = {vdupq_n_f32(0), vdupq_n_f32(0)};
-        for (size_t i = start; i < end; i += 4) {
-            const float32x4_t v = neon_load(x + i, end - i);
-            sums[i / 4 & 1] = vfmaq_f32(sums[i / 4 & 1], v, v);
-        }
-        total += (double)vaddvq_f32(vaddq_f32(sums[0], sums[1]));
-    }
-    return total;
-}
-
-static void rmsnorm(const float *x, const float *w, float eps, uint32_t n, uint32_t row0, uint32_t row1, float *out) {
-    for (size_t r = row0; r < row1; r++) {
-        const float *from = x + r * n;
-        const float scale = (float)(1.0 / sqrt(sum_of_squares(from, n) / n + (double)eps));
-        for (size_t i = 0; i < n; i += 4) {
-            const float32x4_t v = vmulq_n_f32(neon_load(from + i, n - i), scale);
-            neon_store(out + r * n + i, n - i, vmulq_f32(v, neon_load(w + i, n - i)));
-        }
-    }
-}
+NEON_INLINE float32x4_t vec_madd(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
 
 /* Pairs (i, i + half): 4 at a time, cosines and sines taken apart. */
 static void rotate_halves(float *head, const float *cos_sin, size_t half) {
@@ -55,17 +45,6 @@ static void rotate_neighbours(float *head, const float *cos_sin, size_t half) {
     }
 }
 
-static void rope(float *x, size_t x_stride, const float *cos_sin, uint32_t n_head, uint32_t head_dim, uint32_t half, bool neox,
-                 uint32_t row0, uint32_t row1) {
-    for (size_t r = row0; r < row1; r++) {
-        for (size_t h = 0; h < n_head; h++) {
-            float *head = x + r * x_stride + h * head_dim;
-            if (neox) rotate_halves(head, cos_sin + r * half * 2, half);
-            else rotate_neighbours(head, cos_sin + r * half * 2, half);
-        }
-    }
-}
-
 static void store_halves(uint16_t *to, const float *from, size_t n) {
     for (size_t i = 0; i < n; i += 4) {
         const uint16x4_t h = vreinterpret_u16_f16(vcvt_f16_f32(neon_load(from + i, n - i)));
@@ -75,78 +54,7 @@ static void store_halves(uint16_t *to, const float *from, size_t n) {
     }
 }
 
-static void kv_store(void *part, uint32_t kv_type, uint32_t slot, const float *row, uint32_t n_head_kv, uint32_t head_dim) {
-    for (size_t h = 0; h < n_head_kv; h++, row += head_dim) {
-        const size_t at = (h * CPU_KV_PAGE + slot) * head_dim;
-        if (kv_type == REALM_KV_F32) memcpy((float *)part + at, row, (size_t)head_dim * sizeof *row);
-        else store_halves((uint16_t *)part + at, row, head_dim);
-    }
-}
-
-/* ---- elements ---- */
-
-/* x[i] = expression of a = x[i] and b = y[i] */
-#define ELEMENTWISE(x, y, n, expression) \
-    for (size_t i = 0; i < (n); i += 4) { \
-        const float32x4_t a = neon_load((x) + i, (n) - i), b = neon_load((y) + i, (n) - i); \
-        neon_store((x) + i, (n) - i, expression); \
-    }
-
-/* x * sigmoid(s) */
-NEON_INLINE float32x4_t times_sigmoid(float32x4_t x, float32x4_t s) {
-    return vdivq_f32(x, vaddq_f32(vdupq_n_f32(1.0f), neon_exp(vnegq_f32(s))));
-}
-
-/* 0.5 x (1 + tanh t) = x sigmoid(2 t), t = sqrt(2 / pi) (x + 0.044715 x^3) */
-NEON_INLINE float32x4_t gelu(float32x4_t x) {
-    const float32x4_t factor = vfmaq_f32(vdupq_n_f32(1.0f), vmulq_f32(x, x), vdupq_n_f32(0.044715f));
-    return times_sigmoid(x, vmulq_f32(vmulq_n_f32(x, 2.0f * 0.79788456080286535588f), factor));
-}
-
-static void silu_mul(float *g, const float *u, size_t n) {
-    ELEMENTWISE(g, u, n, vmulq_f32(times_sigmoid(a, a), b))
-}
-
-static void gelu_mul(float *g, const float *u, size_t n) {
-    ELEMENTWISE(g, u, n, vmulq_f32(gelu(a), b))
-}
-
-static void add(float *x, const float *y, size_t n) {
-    ELEMENTWISE(x, y, n, vaddq_f32(a, b))
-}
-
-static void scale(float *x, float s, size_t n) {
-    for (size_t i = 0; i < n; i += 4) neon_store(x + i, n - i, vmulq_n_f32(neon_load(x + i, n - i), s));
-}
-
-static void softcap(float *x, float cap, size_t n) {
-    for (size_t i = 0; i < n; i += 4) {
-        const float32x4_t t = neon_tanh(vdivq_f32(neon_load(x + i, n - i), vdupq_n_f32(cap)));
-        neon_store(x + i, n - i, vmulq_n_f32(t, cap));
-    }
-}
-
-static void add_bias(float *x, const float *b, uint32_t n, uint32_t row0, uint32_t row1) {
-    for (size_t r = row0; r < row1; r++) add(x + r * n, b, n);
-}
-
-static void softmax_stats(const float *x, uint32_t n, float *max, float *sum) {
-    float32x4_t lanes = vdupq_n_f32(-INFINITY);
-    size_t i = 0;
-    for (; i + 4 <= n; i += 4) lanes = vmaxnmq_f32(lanes, vld1q_f32(x + i));
-    float most = vmaxnmvq_f32(lanes);
-    for (; i < n; i++) most = x[i] > most ? x[i] : most;
-    double total = 0;
-    for (size_t start = 0; start < n; start += 1024) { /* short sums in floats, their sum in double */
-        const size_t end = n - start < 1024 ? n : start + 1024;
-        float32x4_t part = vdupq_n_f32(0);
-        for (i = start; i + 4 <= end; i += 4) part = vaddq_f32(part, neon_exp(vsubq_f32(vld1q_f32(x + i), vdupq_n_f32(most))));
-        total += (double)vaddvq_f32(part);
-        for (; i < end; i++) total += (double)expf(x[i] - most);
-    }
-    *max = most;
-    *sum = (float)total;
-}
+#include "ops_vector.h"
 
 /* ---- the table ---- */
 
@@ -154,15 +62,6 @@ void cpu_fill_neon(cpu_ops *ops) {
     cpu_fill_matmul_neon(ops);
     cpu_fill_matmul_float_neon(ops);
     ops->name = "neon-dotprod";
-    ops->rmsnorm = rmsnorm;
-    ops->rope = rope;
-    ops->silu_mul = silu_mul;
-    ops->gelu_mul = gelu_mul;
-    ops->add = add;
-    ops->scale = scale;
-    ops->softcap = softcap;
-    ops->add_bias = add_bias;
-    ops->kv_store = kv_store;
-    ops->softmax_stats = softmax_stats;
+    fill_row_ops(ops);
     ops->attention = cpu_attention_neon;
 }
