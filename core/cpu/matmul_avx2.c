@@ -1,7 +1,7 @@
 /* matmul_avx2.c: quantized weights times int8 activations (int8_rows.h) with u8 x s8 multiply-adds.
  *
  * Two loops serve all types of avx2_quants.h:
- *   few rows   (decode) one output at a time, straight from the file's layout, every row using the weights just unpacked;
+ *   few rows   (decode) one or a few outputs at a time, straight from the file's layout, every row using the weights just unpacked;
  *   many rows  (prefill) 16 outputs x 512 weights are unpacked once into panels in which a vector holds 4 consecutive weights
  *              of 8 outputs, and every tile of 4 rows multiplies them with broadcast activations. */
 #include "avx2_quants.h"
@@ -93,55 +93,81 @@ AVX2_INLINE __m256 group_scales(const quant *t, const int8_row *x, size_t group,
     return taken;
 }
 
-/* One or two rows need two sums each, or every addition would wait for the one before. */
-#define SUM_OF(piece, m_count) ((m_count) <= 2 ? (piece) & 1 : 0)
+/* What a decode loop takes on at a time: `outputs` whose weights begin `distance` bytes apart, `rows` of activations. Several outputs
+ * far from each other keep several pages of the file under way: memory answers much faster than to a single stream. */
+typedef struct decode_shape {
+    uint32_t outputs, rows;
+    size_t distance;
+} decode_shape;
 
-/* acc[m] += 32 weights . x[m] */
-AVX2_INLINE void decode_piece(const quant *t, const uint8_t *w, uint32_t p, size_t group, const int8_row *x, const float s[][16],
-                              uint32_t m_count, __m256 acc[][2]) {
-    const __m256i v = t->load32(w, p);
-    CPU_UNROLL for (uint32_t m = 0; m < m_count; m++) {
-        __m256i q = _mm256_loadu_si256((const __m256i *)(x[m].q + GROUP_K * group + 32 * p));
-        __m256 by = t->sub == 32 ? _mm256_broadcast_ss(&s[m][p])
-                                 : _mm256_set_m128(_mm_broadcast_ss(&s[m][2 * p + 1]), _mm_broadcast_ss(&s[m][2 * p]));
-        __m256 *sum = &acc[m][SUM_OF(p, m_count)];
-        *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot32(t, v, q)), by, *sum);
+#define DECODE_SUMS 4 /* outputs x rows */
+
+/* Few sums are split in two, or every addition would wait for the one before. */
+#define SUM_OF(piece, shape) ((shape).outputs * (shape).rows <= 2 ? (piece) & 1 : 0)
+
+/* acc[o * rows + m] += 32 weights of output o . x[m] */
+AVX2_INLINE void decode_piece(const quant *t, decode_shape shape, const uint8_t *w, uint32_t p, size_t group, const int8_row *x,
+                              const float s[][16], __m256 acc[][2]) {
+    CPU_UNROLL for (uint32_t o = 0; o < shape.outputs; o++) {
+        const __m256i v = t->load32(w + o * shape.distance, p);
+        CPU_UNROLL for (uint32_t m = 0; m < shape.rows; m++) {
+            const uint32_t i = o * shape.rows + m;
+            __m256i q = _mm256_loadu_si256((const __m256i *)(x[m].q + GROUP_K * group + 32 * p));
+            __m256 by = t->sub == 32 ? _mm256_broadcast_ss(&s[i][p])
+                                     : _mm256_set_m128(_mm_broadcast_ss(&s[i][2 * p + 1]), _mm_broadcast_ss(&s[i][2 * p]));
+            __m256 *sum = &acc[i][SUM_OF(p, shape)];
+            *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot32(t, v, q)), by, *sum);
+        }
     }
 }
 
-/* acc[m] += the group's part of w . x[m]; `full`: all GROUP_K weights exist. */
-AVX2_INLINE void decode_group(const quant *t, const uint8_t *w, bool full, uint32_t count, size_t group, const int8_row *x,
-                              uint32_t m_count, __m256 acc[][2]) {
-    __m256 scale[2], min;
-    _Alignas(32) float s[DECODE_ROWS][16];
-    t->scales(w, count, scale, &min);
-    CPU_UNROLL for (uint32_t m = 0; m < m_count; m++)
-        acc[m][0] = _mm256_add_ps(acc[m][0], group_scales(t, &x[m], group, scale, min, s[m]));
+/* acc += the group's part of the products; `full`: all GROUP_K weights exist. */
+AVX2_INLINE void decode_group(const quant *t, decode_shape shape, const uint8_t *w, bool full, uint32_t count, size_t group,
+                              const int8_row *x, __m256 acc[][2]) {
+    _Alignas(32) float s[DECODE_SUMS][16];
+    CPU_UNROLL for (uint32_t o = 0; o < shape.outputs; o++) {
+        __m256 scale[2], min;
+        t->scales(w + o * shape.distance, count, scale, &min);
+        CPU_UNROLL for (uint32_t m = 0; m < shape.rows; m++) {
+            const uint32_t i = o * shape.rows + m;
+            acc[i][0] = _mm256_add_ps(acc[i][0], group_scales(t, &x[m], group, scale, min, s[i]));
+        }
+    }
     if (full) {
-        CPU_UNROLL for (uint32_t p = 0; p < GROUP_K / 32; p++) decode_piece(t, w, p, group, x, s, m_count, acc);
+        CPU_UNROLL for (uint32_t p = 0; p < GROUP_K / 32; p++) decode_piece(t, shape, w, p, group, x, s, acc);
         return;
     }
-    for (uint32_t p = 0; p < count * t->sub / 32; p++) decode_piece(t, w, p, group, x, s, m_count, acc);
+    for (uint32_t p = 0; p < count * t->sub / 32; p++) decode_piece(t, shape, w, p, group, x, s, acc);
 }
 
-AVX2_INLINE void decode_output(const quant *t, const uint8_t *w, uint32_t k, const int8_row *x, uint32_t m_count, float *out,
-                               size_t out_stride) {
-    __m256 acc[DECODE_ROWS][2];
-    for (uint32_t m = 0; m < m_count; m++) acc[m][0] = acc[m][1] = _mm256_setzero_ps();
+/* out[m * out_stride + o * out_step] for the shape's outputs and rows. */
+AVX2_INLINE void decode_outputs(const quant *t, decode_shape shape, const uint8_t *w, uint32_t k, const int8_row *x, float *out,
+                                size_t out_step, size_t out_stride) {
+    const uint32_t sums = shape.outputs * shape.rows;
+    __m256 acc[DECODE_SUMS][2];
+    CPU_UNROLL for (uint32_t i = 0; i < sums; i++) acc[i][0] = acc[i][1] = _mm256_setzero_ps();
     size_t group = 0;
     for (; (group + 1) * GROUP_K <= k; group++, w += t->group_bytes) {
-        for (uint32_t i = 0; i < t->group_bytes; i += 64) _mm_prefetch((const char *)w + PREFETCH_BYTES + i, _MM_HINT_T0);
-        decode_group(t, w, true, GROUP_K / t->sub, group, x, m_count, acc);
+        CPU_UNROLL for (uint32_t o = 0; o < shape.outputs; o++) {
+            const char *ahead = (const char *)w + o * shape.distance + PREFETCH_BYTES;
+            for (uint32_t i = 0; i < t->group_bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
+        }
+        decode_group(t, shape, w, true, GROUP_K / t->sub, group, x, acc);
     }
-    if (k % GROUP_K) decode_group(t, w, false, k % GROUP_K / t->sub, group, x, m_count, acc);
-    for (uint32_t m = 0; m < m_count; m++) out[m * out_stride] = avx2_sum(_mm256_add_ps(acc[m][0], acc[m][1]));
+    if (k % GROUP_K) decode_group(t, shape, w, false, k % GROUP_K / t->sub, group, x, acc);
+    CPU_UNROLL for (uint32_t i = 0; i < sums; i++)
+        out[i % shape.rows * out_stride + i / shape.rows * out_step] = avx2_sum(_mm256_add_ps(acc[i][0], acc[i][1]));
 }
 
-AVX2_INLINE void decode_rows(const quant *t, const uint8_t *w, size_t row_bytes, const void *prepared, uint32_t m_count, uint32_t k,
-                             uint32_t out0, uint32_t out1, float *out, size_t out_stride) {
+/* `together` outputs at a time, from as many parts of the range. */
+AVX2_INLINE void decode_rows(const quant *t, uint32_t together, uint32_t rows, const uint8_t *w, size_t row_bytes, const void *prepared,
+                             uint32_t k, uint32_t out0, uint32_t out1, float *out, size_t out_stride) {
     int8_row x[DECODE_ROWS];
-    for (uint32_t m = 0; m < m_count; m++) x[m] = int8_row_at(prepared, k, m);
-    for (size_t o = out0; o < out1; o++) decode_output(t, w + o * row_bytes, k, x, m_count, out + o, out_stride);
+    for (uint32_t m = 0; m < rows; m++) x[m] = int8_row_at(prepared, k, m);
+    const size_t part = (out1 - out0) / together;
+    const decode_shape many = {together, rows, part * row_bytes}, one = {1, rows, 0};
+    for (size_t o = out0; o < out0 + part; o++) decode_outputs(t, many, w + o * row_bytes, k, x, out + o, part, out_stride);
+    for (size_t o = out0 + part * together; o < out1; o++) decode_outputs(t, one, w + o * row_bytes, k, x, out + o, 0, out_stride);
 }
 
 /* ---- many rows ---- */
@@ -299,10 +325,10 @@ AVX2_INLINE void matmul(const quant *t, const uint8_t *w, size_t row_bytes, cons
                         uint32_t out0, uint32_t out1, float *out, size_t out_stride) {
     switch (n_rows) {
     case 0: break;
-    case 1: decode_rows(t, w, row_bytes, prepared, 1, k, out0, out1, out, out_stride); break;
-    case 2: decode_rows(t, w, row_bytes, prepared, 2, k, out0, out1, out, out_stride); break;
-    case 3: decode_rows(t, w, row_bytes, prepared, 3, k, out0, out1, out, out_stride); break;
-    case 4: decode_rows(t, w, row_bytes, prepared, 4, k, out0, out1, out, out_stride); break;
+    case 1: decode_rows(t, 4, 1, w, row_bytes, prepared, k, out0, out1, out, out_stride); break;
+    case 2: decode_rows(t, 2, 2, w, row_bytes, prepared, k, out0, out1, out, out_stride); break;
+    case 3: decode_rows(t, 1, 3, w, row_bytes, prepared, k, out0, out1, out, out_stride); break;
+    case 4: decode_rows(t, 1, 4, w, row_bytes, prepared, k, out0, out1, out, out_stride); break;
     default:
         for (uint32_t o = out0; o < out1; o += 16)
             prefill_outputs(t, w + o * row_bytes, row_bytes, prepared, n_rows, k, out1 - o < 16 ? out1 - o : 16, out + o, out_stride);
