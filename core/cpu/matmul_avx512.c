@@ -10,6 +10,8 @@
 #define DECODE_ROWS 8     /* up to this many rows go through the decode loop; from there on panels win */
 #define PANEL_K 512       /* weights of an output that are unpacked at a time */
 #define PANEL_BYTES ((size_t)PANEL_K * 16)
+#define PANELS_OUTPUTS 128 /* outputs whose panels are kept together, so that activations are read less often */
+#define CHUNK_ROWS 48     /* rows that all of them take in turn */
 #define TILE_ROWS 6       /* 2 x 6 integer and 2 x 6 float sums fill the registers */
 #define PREFETCH_BYTES 2048 /* how far ahead of use weights are asked for; the best of 0.5-8 KB for reading from memory */
 
@@ -198,7 +200,7 @@ AVX512_INLINE void tile_dots(const quant *t, const panels *w, uint32_t s, const 
         const int32_t *offsets = t->sub == 32 ? x[r].sum32 : x[r].sum16;
         dots[r][0] = dots[r][1] = t->offset ? _mm512_set1_epi32(offsets[k0 / t->sub + s]) : _mm512_setzero_si512();
     }
-    for (uint32_t g = 0; g < t->sub / 4; g++) {
+    CPU_UNROLL for (uint32_t g = 0; g < t->sub / 4; g++) {
         const size_t at = (size_t)s * t->sub + 4 * g;
         const __m512i w0 = _mm512_load_si512(w->w[0] + at * 16), w1 = _mm512_load_si512(w->w[1] + at * 16);
         for (uint32_t r = 0; r < rows; r++) {
@@ -252,23 +254,38 @@ AVX512_INLINE void tile_any(const quant *t, const panels *w, uint32_t subs, cons
     }
 }
 
-/* Up to 32 outputs of all rows, PANEL_K weights at a time. */
+/* Up to 32 outputs, `subs` sub-blocks from w on. */
+AVX512_INLINE void panels_unpack(const quant *t, const uint8_t *w, size_t row_bytes, uint32_t n_out, uint32_t subs, panels *p) {
+    const uint32_t n0 = n_out < 16 ? n_out : 16, n1 = n_out - n0;
+    p->outputs[0] = avx512_mask(n0);
+    p->outputs[1] = avx512_mask(n1);
+    panel_unpack(t, &(panel_source){w, row_bytes, n0, subs}, p, 0);
+    /* Without outputs of its own the second panel repeats the first output, computed and not stored. */
+    panel_unpack(t, &(panel_source){n1 ? w + 16 * row_bytes : w, row_bytes, n1 ? n1 : 1, subs}, p, 1);
+}
+
+/* Rows [row0, row1) times the panels. */
+AVX512_INLINE void panels_multiply(const quant *t, const panels *p, uint32_t subs, const void *prepared, uint32_t k, size_t k0,
+                                   uint32_t row0, uint32_t row1, float *out, size_t out_stride) {
+    for (uint32_t r = row0; r < row1; r += TILE_ROWS) {
+        int8_row x[TILE_ROWS];
+        for (uint32_t i = 0; i < TILE_ROWS && r + i < row1; i++) x[i] = int8_row_at(prepared, k, r + i);
+        tile_any(t, p, subs, x, k0, row1 - r, out + r * out_stride, out_stride);
+    }
+}
+
+/* Up to PANELS_OUTPUTS outputs of all rows, PANEL_K weights at a time. A chunk of rows stays in the cache while all panels take it. */
 AVX512_INLINE void prefill_outputs(const quant *t, const uint8_t *w, size_t row_bytes, const void *prepared, uint32_t n_rows, uint32_t k,
                                    uint32_t n_out, float *out, size_t out_stride) {
-    panels p;
-    const uint32_t n0 = n_out < 16 ? n_out : 16, n1 = n_out - n0;
-    p.outputs[0] = avx512_mask(n0);
-    p.outputs[1] = avx512_mask(n1);
+    panels p[PANELS_OUTPUTS / 32];
     for (size_t k0 = 0; k0 < k; k0 += PANEL_K) {
         const uint32_t subs = (k - k0 < PANEL_K ? (uint32_t)(k - k0) : PANEL_K) / t->sub;
         const uint8_t *from = w + k0 / (GROUP * t->sub) * t->group_bytes;
-        panel_unpack(t, &(panel_source){from, row_bytes, n0, subs}, &p, 0);
-        /* Without outputs of its own the second panel repeats the first output, computed and not stored. */
-        panel_unpack(t, &(panel_source){n1 ? from + 16 * row_bytes : from, row_bytes, n1 ? n1 : 1, subs}, &p, 1);
-        for (uint32_t r = 0; r < n_rows; r += TILE_ROWS) {
-            int8_row x[TILE_ROWS];
-            for (uint32_t i = 0; i < TILE_ROWS && r + i < n_rows; i++) x[i] = int8_row_at(prepared, k, r + i);
-            tile_any(t, &p, subs, x, k0, n_rows - r, out + r * out_stride, out_stride);
+        for (uint32_t o = 0; o < n_out; o += 32)
+            panels_unpack(t, from + o * row_bytes, row_bytes, n_out - o < 32 ? n_out - o : 32, subs, &p[o / 32]);
+        for (uint32_t r = 0; r < n_rows; r += CHUNK_ROWS) {
+            const uint32_t end = n_rows - r < CHUNK_ROWS ? n_rows : r + CHUNK_ROWS;
+            for (uint32_t o = 0; o < n_out; o += 32) panels_multiply(t, &p[o / 32], subs, prepared, k, k0, r, end, out + o, out_stride);
         }
     }
 }
@@ -288,8 +305,10 @@ AVX512_INLINE void matmul(const quant *t, const uint8_t *w, size_t row_bytes, co
     case 7: decode_rows(t, 1, 7, w, row_bytes, prepared, k, out0, out1, out, out_stride); break;
     case 8: decode_rows(t, 1, 8, w, row_bytes, prepared, k, out0, out1, out, out_stride); break;
     default:
-        for (uint32_t o = out0; o < out1; o += 32)
-            prefill_outputs(t, w + o * row_bytes, row_bytes, prepared, n_rows, k, out1 - o < 32 ? out1 - o : 32, out + o, out_stride);
+        for (uint32_t o = out0; o < out1; o += PANELS_OUTPUTS) {
+            const uint32_t n_out = out1 - o < PANELS_OUTPUTS ? out1 - o : PANELS_OUTPUTS;
+            prefill_outputs(t, w + o * row_bytes, row_bytes, prepared, n_rows, k, n_out, out + o, out_stride);
+        }
     }
 }
 
