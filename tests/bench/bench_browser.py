@@ -1,24 +1,30 @@
-"""Realm in Chromium, computing in WebAssembly: load, first token, prefill, decode of models of real shapes.
+"""Realm in Chromium, computing in WebAssembly, beside wllama: load, first token, prefill, decode, memory.
 
     python tests/bench/bench_browser.py [--threads 1 2] [--prefill 256] [--decode 32] [--rounds 3]
-                                        [--wllama FOLDER] MODEL...
+                                        [--wllama FOLDER] [--json FILE] MODEL...
+    python tests/bench/bench_browser.py --table FILE
 
-Every round is a page of its own. With the folder of an installed npm package @wllama/wllama its pages take
-turns with Realm's, on the same prompts, and medians of the ratios are printed. Memory is what all processes
-of Chromium hold together at most, shared pages counted once, above what they held before the model came.
-Times are meaningful only while nothing else runs.
+Every figure comes from a browser of its own. With the folder of an installed npm package @wllama/wllama it
+takes turns with Realm, on the same prompts. With --json each round is appended to the file as it ends, so
+that rounds may be measured one by one; --table prints the medians of all rounds in such a file, with median
+and spread of the rounds' ratios. Memory is what all processes of Chromium hold together at most, shared
+pages counted once, above what they held before the model came. Times are meaningful only while nothing else
+runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +34,7 @@ from realm_build import browser, node
 from realm_build.site import Site
 from tests.web.memory import Memory
 
+CPU_INFO = Path("/proc/cpuinfo")
 PAGE = """<!doctype html><title>Benchmark</title><script type="module">
 import * as sdk from './realm/realm.mjs';
 globalThis.sdk = sdk;</script>"""
@@ -109,75 +116,143 @@ def chromium(playwright: Playwright, profile: Path) -> Iterator[tuple[BrowserCon
 
 
 def measure(
-    context: BrowserContext, root: int, site: Site, name: str, script: str, arguments: list[Any]
+    playwright: Playwright, site: Site, name: str, script: str, arguments: list[Any]
 ) -> dict[str, Any]:
-    page = context.new_page()
-    page.set_default_timeout(0)
-    page.goto(f"{site.url}{name}.html")
-    page.wait_for_function("globalThis.sdk")
-    with Memory(root) as memory:
-        result: dict[str, Any] = page.evaluate(script, arguments)
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        chromium(playwright, Path(folder)) as (context, root),
+    ):
+        page = context.new_page()
+        page.set_default_timeout(0)
+        page.goto(f"{site.url}{name}.html")
+        page.wait_for_function("globalThis.sdk")
+        with Memory(root) as memory:
+            result: dict[str, Any] = page.evaluate(script, arguments)
     result["peakMiB"] = round(memory.peak_mib)
-    page.close()
     return result
 
 
-def compare(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
-    """Median and spread of the ratios of neighbouring rounds; above 1 Realm is ahead."""
-    lines = []
-    for name, less_is_better in (
-        ("load", True),
-        ("first", True),
-        ("prefill", False),
-        ("decode", False),
-        ("peakMiB", True),
-    ):
-        ratios = [
-            b[name] / a[name] if less_is_better else a[name] / b[name]
-            for a, b in zip(ours, theirs, strict=True)
-        ]
-        lines.append(f"  {name}: {statistics.median(ratios):.2f}x ({min(ratios):.2f}-{max(ratios):.2f})")
+def run_round(
+    playwright: Playwright, site: Site, model: str, threads: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    arguments = [f"models/{model}", threads, options.prefill, options.decode]
+    own = measure(playwright, site, "bench", ROUND, arguments)
+    prompts = own.pop("prompts")
+    made = {"model": Path(model).stem, "threads": threads, **place(), "realm": own}
+    if options.wllama:
+        arguments = [f"models/{model}", threads, prompts, options.decode]
+        version = json.loads((options.wllama / "package.json").read_text())["version"]
+        theirs = measure(playwright, site, "wllama", WLLAMA_ROUND, arguments)
+        made["wllama"] = {**theirs, "version": version}
+    return made
+
+
+def place() -> dict[str, str]:
+    """When and where."""
+    processor = next(
+        (
+            line.partition(":")[2].strip()
+            for line in CPU_INFO.read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    return {"date": time.strftime("%Y-%m-%d"), "machine": f"{os.cpu_count()} x {processor}"}
+
+
+# ---- tables ----
+
+
+@dataclass(frozen=True)
+class Figure:
+    label: str
+    key: str
+    unit: str
+    digits: int
+    less_is_better: bool
+
+    def shown(self, rounds: list[dict[str, Any]]) -> str:
+        return f"{statistics.median(entry[self.key] for entry in rounds):.{self.digits}f} {self.unit}"
+
+    def ratios(self, rounds: list[dict[str, Any]]) -> str:
+        """Above 1 Realm is ahead."""
+        pairs = [(entry["realm"][self.key], entry["wllama"][self.key]) for entry in rounds]
+        ratios = [theirs / own if self.less_is_better else own / theirs for own, theirs in pairs]
+        return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+
+
+FIGURES = (
+    Figure("load", "load", "s", 2, True),
+    Figure("first token of 16", "first", "s", 3, True),
+    Figure("prompt", "prefill", "tokens/s", 1, False),
+    Figure("generation", "decode", "tokens/s", 1, False),
+    Figure("peak memory", "peakMiB", "MiB", 0, True),
+)
+
+
+def tables(rounds: list[dict[str, Any]]) -> str:
+    """Markdown: one table for each model and number of threads."""
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for entry in rounds:
+        groups.setdefault((entry["model"], entry["threads"]), []).append(entry)
+    return "\n\n".join(table(*key, group) for key, group in groups.items())
+
+
+def table(model: str, threads: int, rounds: list[dict[str, Any]]) -> str:
+    last = rounds[-1]
+    prompt = f"prompt of {last['realm']['promptTokens']} tokens"
+    head = f"{model}, {threads} {'thread' if threads == 1 else 'threads'}, {prompt}, {len(rounds)} rounds"
+    lines = [f"{head}; {last['machine']}, {last['date']}:", ""]
+    compared = [entry for entry in rounds if "wllama" in entry]
+    peer = f" wllama {compared[-1]['wllama']['version']} | ratio |" if compared else ""
+    lines += [f"| | Realm |{peer}", "|---|---|" + "---|---|" * bool(compared)]
+    for figure in FIGURES:
+        line = f"| {figure.label} | {figure.shown([entry['realm'] for entry in rounds])} |"
+        if compared:
+            line += f" {figure.shown([entry['wllama'] for entry in compared])} | {figure.ratios(compared)} |"
+        lines.append(line)
     return "\n".join(lines)
 
 
-def run_rounds(
-    context: BrowserContext, root: int, site: Site, model: str, threads: int, options: argparse.Namespace
-) -> None:
-    ours, theirs = [], []
-    for _ in range(options.rounds):
-        arguments = [f"models/{model}", threads, options.prefill, options.decode]
-        own = measure(context, root, site, "bench", ROUND, arguments)
-        prompts = own.pop("prompts")
-        ours.append(own)
-        print(model, "realm", json.dumps(own), flush=True)
-        if options.wllama:
-            arguments = [f"models/{model}", threads, prompts, options.decode]
-            theirs.append(measure(context, root, site, "wllama", WLLAMA_ROUND, arguments))
-            print(model, "wllama", json.dumps(theirs[-1]), flush=True)
-    if theirs:
-        print(f"{model}, {threads} threads, Realm beside wllama:\n{compare(ours, theirs)}", flush=True)
+# ---- the command ----
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("models", nargs="+", type=Path)
+    parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--threads", nargs="+", type=int, default=[2])
     parser.add_argument("--prefill", type=int, default=256)
     parser.add_argument("--decode", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--wllama", type=Path, help="folder of an installed @wllama/wllama")
+    parser.add_argument("--json", type=Path, help="rounds are appended to this file")
+    parser.add_argument("--table", type=Path, help="measure nothing, print the rounds of this file")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, sync_playwright() as playwright:
+    if options.table:
+        print(tables([json.loads(line) for line in options.table.read_text().splitlines()]))
+        return
+    rounds = []
+    for made in measured(options):
+        rounds.append(made)
+        print(json.dumps(made), flush=True)
+        if options.json:
+            with options.json.open("a") as file:
+                file.write(f"{json.dumps(made)}\n")
+    print(tables(rounds))
+
+
+def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         (Path(folder) / "bench.html").write_text(PAGE)
         (Path(folder) / "wllama.html").write_text(WLLAMA_PAGE)
-        with chromium(playwright, Path(folder) / "profile") as (context, root):
-            for model in options.models:
-                folders = {"/": Path(folder), "/realm/": node.WEB_DIST, "/models/": model.resolve().parent}
-                if options.wllama:
-                    folders["/wllama/"] = options.wllama.resolve()
-                with Site(folders, isolated=True) as site:
-                    for threads in options.threads:
-                        run_rounds(context, root, site, model.name, threads, options)
+        for model in options.models:
+            folders = {"/": Path(folder), "/realm/": node.WEB_DIST, "/models/": model.resolve().parent}
+            if options.wllama:
+                folders["/wllama/"] = options.wllama.resolve()
+            with Site(folders, isolated=True) as site:
+                for threads in options.threads:
+                    for _ in range(options.rounds):
+                        yield run_round(playwright, site, model.name, threads, options)
 
 
 if __name__ == "__main__":
