@@ -250,7 +250,7 @@ void schedule_observe(engine *e, uint64_t took_ns) {
     double gain = (miss > 0 ? RATE_SLOWER : RATE_FASTER) * miss / (1.0 + x * x);
     c->base_ns = fmax(took * 1e-3, c->base_ns + gain);
     c->row_ns = fmax(took * 1e-6, c->row_ns + gain * x / COST_UNITS);
-    if (e->batch.n_rows == e->batch.n_segments) observe_streams(e, took);
+    if (!e->line.prompted) observe_streams(e, took);
 }
 
 /* ---- choosing ------------------------------------------------------------------------------------------------------------------------- */
@@ -322,6 +322,7 @@ static uint32_t take(choice *c, flow *f, bool decoding, uint32_t most) {
         rows = engine_take(c->e, s, most);
     }
     if (rows > 0) {
+        if (!decoding) c->e->line.prompted = true;
         const batch *b = &c->e->batch;
         c->e->line.units += units_of(&c->e->line, b->segments[b->n_segments - 1].pos0, rows, c->e->parts[b->n_segments - 1].outs);
         charge(c, s, rows);
@@ -490,6 +491,7 @@ void schedule_choose(engine *e, const session *lead) {
                 .limit_ns = INFINITY};
     if (is_calm(rt)) c.limit_ns = fmax(0.0, rt->calm_limit_ns - rt->calm_alone_ns - rt->calm_spent_ns);
     e->line.units = 0.0;
+    e->line.prompted = false;
     choose_decoders(&c);
     choose_rest(&c);
     put_back(&c);

@@ -42,6 +42,7 @@ typedef struct line {
     uint64_t tag_cost;               /* of one row, so that models of all sizes stand in one line */
     step_cost cost;
     double units;                    /* of the batch just chosen */
+    bool prompted;                   /* it has rows of prompts */
     bool calms;                      /* it has the stream that bears least */
     uint32_t chunk;                  /* rows of prompts in the last step that streams bounded */
 } line;
