@@ -3,8 +3,8 @@
     python -m realm_build bench tenants [--model MODEL.gguf] [--realms 8,64,1000] [--rounds 3] [--no-shares]
 
 Rounds of Python and of the core alone (bench_tenants_core.c: the same prompts and numbers of tokens) take
-turns, so that the machine's drift meets both. Without --model the random 110M Q8_0 model is made. The target:
-0.95 of the core; shares of equal tenants with Jain's index over 0.99, weights 1:2:4 within 5 %. Ends with JSON.
+turns, so that drift meets both. Without --model the random 110M Q8_0 model is made. The target: at least
+0.95 of the core, shares of equal tenants with a Jain index over 0.99, weights 1:2:4 within 5 %.
 """
 
 from __future__ import annotations
