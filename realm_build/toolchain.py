@@ -27,6 +27,7 @@ INCLUDES = ("-Icore", "-Icore/include")
 ISA_FLAGS: dict[str, dict[str, tuple[str, ...]]] = {
     "x86": {
         "_avx2": ("-mavx2", "-mfma", "-mf16c"),
+        "_avxvnni": ("-mavxvnni", "-mavx2", "-mfma", "-mf16c"),
         "_avx512": (
             "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni",
             "-mavx2", "-mfma", "-mf16c",

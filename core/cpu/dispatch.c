@@ -32,6 +32,12 @@ static bool has_amx(uint64_t state) {
     return platform_permit_tiles();
 }
 
+/* The dot products of AVX-512 in AVX's encoding. */
+static bool has_avxvnni(void) {
+    uint32_t a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && has_bits(a, 1u << 4);
+}
+
 uint32_t cpu_detect(void) {
     uint32_t a, b, c, d, features = REALM_CPU_PORTABLE;
     const uint32_t fma = 1u << 12, osxsave = 1u << 27, avx = 1u << 28, f16c = 1u << 29;
@@ -43,6 +49,7 @@ uint32_t cpu_detect(void) {
     if (has_bits((uint32_t)state, XCR0_AVX) && has_bits(b, avx2)) features |= REALM_CPU_AVX2;
     if (features & REALM_CPU_AVX2 && has_bits((uint32_t)state, XCR0_AVX512) && has_bits(b, avx512_b) && has_bits(c, vnni_c))
         features |= REALM_CPU_AVX512;
+    if (features & REALM_CPU_AVX2 && has_avxvnni()) features |= REALM_CPU_AVXVNNI;
     if (features & REALM_CPU_AVX512 && has_amx(state)) features |= REALM_CPU_AMX;
     return features;
 }
@@ -83,6 +90,7 @@ void cpu_ops_init(cpu_ops *ops, uint32_t features) {
     cpu_fill_portable(ops);
 #ifdef CPU_X86_64
     if (usable & REALM_CPU_AVX2) cpu_fill_avx2(ops);
+    if (usable & REALM_CPU_AVX2 && usable & REALM_CPU_AVXVNNI) cpu_fill_avxvnni(ops);
     if (usable & REALM_CPU_AVX512) cpu_fill_avx512(ops);
     if (usable & REALM_CPU_AMX && usable & REALM_CPU_AVX512) cpu_fill_amx(ops);
 #elif defined(CPU_ARM64)

@@ -3,7 +3,8 @@
  * Two loops serve all types of avx2_quants.h:
  *   few rows   (decode) one or a few outputs at a time, straight from the file's layout, every row using the weights just unpacked;
  *   many rows  (prefill) 16 outputs x 512 weights are unpacked once into panels in which a vector holds 4 consecutive weights
- *              of 8 outputs, and every tile of 4 rows multiplies them with broadcast activations. */
+ *              of 8 outputs, and every tile of 4 rows multiplies them with broadcast activations.
+ * matmul_avxvnni.c compiles this file once more with CPU_AVXVNNI, where one instruction adds four products to a 32-bit sum. */
 #include "avx2_quants.h"
 #include "int8_rows.h"
 
@@ -63,13 +64,34 @@ static void prepare(const float *x, size_t x_stride, uint32_t n_rows, uint32_t k
     }
 }
 
-/* ---- few rows ---- */
+/* ---- products ---- */
+
+#ifdef CPU_AVXVNNI
+
+/* The weights' bytes are unsigned, or there would be no instruction for them: Q8_0 as weight + 128. */
+AVX2_INLINE __m256i q8_0_load32_offset(const uint8_t *group, uint32_t piece) {
+    return _mm256_xor_si256(q8_0_load32(group, piece), _mm256_set1_epi8((char)0x80));
+}
+
+static const quant quant_q8_0_offset = {32, 128, false, false, 8 * sizeof(block_q8_0), 1, q8_0_load32_offset, q8_0_scales};
+
+/* Eight sums of four products each. */
+AVX2_INLINE __m256i dot32(const quant *t, __m256i w, __m256i q) {
+    (void)t;
+    return _mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), w, q);
+}
+
+#else
 
 /* Eight sums of four products each. The 16-bit sums in between cannot saturate: |w| <= 128, |q| <= 127, two products. */
 AVX2_INLINE __m256i dot32(const quant *t, __m256i w, __m256i q) {
     __m256i words = t->is_signed ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w)) : _mm256_maddubs_epi16(w, q);
     return _mm256_madd_epi16(words, _mm256_set1_epi16(1));
 }
+
+#endif
+
+/* ---- few rows ---- */
 
 /* Multiplies the group's scales with the activations' (into s) and returns what offsets or mins take from the result. */
 AVX2_INLINE __m256 group_scales(const quant *t, const int8_row *x, size_t group, const __m256 scale[2], __m256 min, float s[16]) {
@@ -230,6 +252,26 @@ AVX2_INLINE void panel_unpack(const quant *t, panel_source from, uint32_t k, pan
     }
 }
 
+#ifdef CPU_AVXVNNI
+
+/* dots[r][panel] = sub-block s of 8 outputs . x[r], as integers. */
+AVX2_INLINE void tile_dots(const quant *t, const panels *w, uint32_t s, const int8_row *x, size_t k0, uint32_t rows,
+                           __m256i dots[][2]) {
+    for (uint32_t r = 0; r < rows; r++) dots[r][0] = dots[r][1] = _mm256_setzero_si256();
+    CPU_UNROLL for (uint32_t g = 0; g < t->sub / 4; g++) {
+        const size_t at = (size_t)s * t->sub + 4 * g;
+        const __m256i w0 = _mm256_load_si256((const __m256i *)(w->w[0] + at * 8));
+        const __m256i w1 = _mm256_load_si256((const __m256i *)(w->w[1] + at * 8));
+        CPU_UNROLL for (uint32_t r = 0; r < rows; r++) {
+            const __m256i q = _mm256_set1_epi32((int)base_u32(x[r].q + k0 + at));
+            dots[r][0] = _mm256_dpbusd_avx_epi32(dots[r][0], w0, q);
+            dots[r][1] = _mm256_dpbusd_avx_epi32(dots[r][1], w1, q);
+        }
+    }
+}
+
+#else
+
 /* Two neighbouring products each, as 16-bit sums. */
 AVX2_INLINE __m256i multiply(const quant *t, __m256i w, __m256i q) {
     return t->is_signed ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w)) : _mm256_maddubs_epi16(w, q);
@@ -258,6 +300,8 @@ AVX2_INLINE void tile_dots(const quant *t, const panels *w, uint32_t s, const in
         }
     }
 }
+
+#endif
 
 /* Scale times sum of the activations of a sub-block. */
 AVX2_INLINE float activation_sum(const quant *t, const int8_row *x, size_t at) {
@@ -340,11 +384,27 @@ AVX2_INLINE void matmul(const quant *t, const uint8_t *w, size_t row_bytes, cons
                                 uint32_t out0, uint32_t out1, float *out, size_t out_stride) { \
         matmul(&quant_##suffix, w, row_bytes, prepared, n_rows, k, out0, out1, out, out_stride); \
     }
-DEFINE_MATMUL(q8_0)
 DEFINE_MATMUL(q4_0)
 DEFINE_MATMUL(q4_k)
 DEFINE_MATMUL(q5_k)
 DEFINE_MATMUL(q6_k)
+
+#ifdef CPU_AVXVNNI
+
+DEFINE_MATMUL(q8_0_offset)
+
+void cpu_fill_avxvnni(cpu_ops *ops) {
+    ops->name = "avxvnni";
+    ops->matmul[BLOCK_Q8_0] = (cpu_matmul){int8_prepared_size, prepare, matmul_q8_0_offset, 16};
+    ops->matmul[BLOCK_Q4_0] = (cpu_matmul){int8_prepared_size, prepare, matmul_q4_0, 16};
+    ops->matmul[BLOCK_Q4_K] = (cpu_matmul){int8_prepared_size, prepare, matmul_q4_k, 16};
+    ops->matmul[BLOCK_Q5_K] = (cpu_matmul){int8_prepared_size, prepare, matmul_q5_k, 16};
+    ops->matmul[BLOCK_Q6_K] = (cpu_matmul){int8_prepared_size, prepare, matmul_q6_k, 16};
+}
+
+#else
+
+DEFINE_MATMUL(q8_0)
 
 #define DEFINE_MATMUL_FLOAT(suffix, type) \
     static void matmul_##suffix(const void *w, size_t row_bytes, const void *prepared, uint32_t n_rows, uint32_t k, \
@@ -366,3 +426,5 @@ void cpu_fill_matmul_avx2(cpu_ops *ops) {
     ops->matmul[BLOCK_BF16].run = matmul_bf16;
     ops->matmul[BLOCK_F32].out_tile = ops->matmul[BLOCK_F16].out_tile = ops->matmul[BLOCK_BF16].out_tile = 16;
 }
+
+#endif

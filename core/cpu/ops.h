@@ -48,7 +48,7 @@ typedef struct cpu_attention {
 } cpu_attention;
 
 typedef struct cpu_ops {
-    const char *name; /* "portable", "avx2", "avx512", "amx", "neon-dotprod", "neon-i8mm", "simd128", "relaxed" */
+    const char *name; /* "portable", "avx2", "avxvnni", "avx512", "amx", "neon-dotprod", "neon-i8mm", "simd128", "relaxed" */
     cpu_matmul matmul[BLOCK_TYPE_LIMIT]; /* by ggml type; run == NULL where not computable */
     /* One row of a weight, k elements -> f32. By ggml type. */
     void (*dequantize[BLOCK_TYPE_LIMIT])(const void *row, uint32_t k, float *out);
@@ -90,6 +90,7 @@ uint32_t cpu_detect(void);
 /* Each file's filler; dispatch.c calls them in order of strength. */
 void cpu_fill_portable(cpu_ops *ops);
 void cpu_fill_avx2(cpu_ops *ops);
+void cpu_fill_avxvnni(cpu_ops *ops);
 void cpu_fill_avx512(cpu_ops *ops);
 void cpu_fill_amx(cpu_ops *ops);
 void cpu_fill_neon(cpu_ops *ops);

@@ -79,6 +79,7 @@ enum { /* realm_runtime_options.features: instruction sets the kernels may use; 
     REALM_CPU_AVX2 = 1u << 1,   /* with FMA and F16C */
     REALM_CPU_AVX512 = 1u << 2, /* F, BW, VL, DQ and VNNI */
     REALM_CPU_AMX = 1u << 3,    /* tiles of bf16, where AVX-512 is allowed too */
+    REALM_CPU_AVXVNNI = 1u << 4, /* dot products of bytes for processors with AVX2 and without AVX-512: needs AVX2 */
     REALM_CPU_NEON_DOTPROD = 1u << 8, /* arm64: dot products of bytes (ARMv8.2) */
     REALM_CPU_NEON_I8MM = 1u << 9,    /* and matrix products of bytes (ARMv8.6): needs the one before */
     REALM_CPU_SIMD128 = 1u << 16, /* WebAssembly: 128-bit vectors */
@@ -106,7 +107,7 @@ typedef struct realm_runtime_options {
 REALM_API realm_status realm_runtime_create(const realm_runtime_options *options, realm_runtime **out, realm_error *err);
 /* Stops the driver and frees everything. Contexts and models must be closed before; what is left is closed here. */
 REALM_API void realm_runtime_destroy(realm_runtime *rt);
-/* The kernels in use: "portable", "avx2", "avx512", "amx", "neon-dotprod", "neon-i8mm", ... Static string. */
+/* The kernels in use: "portable", "avx2", "avxvnni", "avx512", "amx", "neon-dotprod", "neon-i8mm", ... Static string. */
 REALM_API const char *realm_runtime_kernels(const realm_runtime *rt);
 /* Mask of REALM_CPU_... this machine can run. */
 REALM_API uint32_t realm_cpu_features(void);

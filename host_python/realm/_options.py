@@ -15,7 +15,8 @@ KV_TYPES = {"f16": 0, "f32": 1}
 MAX_WEIGHT = 10_000
 MOST_TOP_LOGPROBS = 20  # as OpenAI's API; the core allows a few more
 CPU_FEATURES = {  # REALM_CPU_... of realm.h
-    "portable": 1, "avx2": 2, "avx512": 4, "amx": 8, "neon-dotprod": 1 << 8, "neon-i8mm": 1 << 9,
+    "portable": 1, "avx2": 2, "avx512": 4, "amx": 8, "avxvnni": 1 << 4,
+    "neon-dotprod": 1 << 8, "neon-i8mm": 1 << 9,
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import { random64 } from './random.js';
 
 export const KV_TYPES = { f16: 0, f32: 1 } as const;
 export type KvType = keyof typeof KV_TYPES;
-export const CPU_FEATURES = { portable: 1, avx2: 2, avx512: 4, amx: 8, 'neon-dotprod': 256, 'neon-i8mm': 512 } as const;
+export const CPU_FEATURES = { portable: 1, avx2: 2, avx512: 4, amx: 8, avxvnni: 16, 'neon-dotprod': 256, 'neon-i8mm': 512 } as const;
 export type CpuFeature = keyof typeof CPU_FEATURES;
 const MAX_THREADS = 1024;
 const MAX_WEIGHT = 10_000;

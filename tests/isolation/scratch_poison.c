@@ -68,7 +68,8 @@ static void live(const char *path, uint32_t features, realm_token out[REALMS][DR
 }
 
 int main(int argc, char **argv) {
-    static const uint32_t kinds[] = {REALM_CPU_PORTABLE, REALM_CPU_AVX2, REALM_CPU_AVX2 | REALM_CPU_AVX512, 0};
+    static const uint32_t kinds[] = {REALM_CPU_PORTABLE, REALM_CPU_AVX2, REALM_CPU_AVX2 | REALM_CPU_AVXVNNI,
+                                     REALM_CPU_AVX2 | REALM_CPU_AVX512, 0};
     if (argc < 2) return 2;
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         realm_token clean[REALMS][DRAWN], dirty[REALMS][DRAWN];

@@ -19,15 +19,21 @@ from numpy.typing import NDArray
 from realm._host_session import HostSession
 from realm._library import library
 from realm._model import Model, ModelOptions
+from realm._options import CPU_FEATURES as BITS
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 CPU_FEATURES = {  # REALM_CPU_... of realm.h; each set needs those before it
     "portable": ["portable"],
     "avx2": ["portable", "avx2"],
+    "avxvnni": ["portable", "avx2", "avxvnni"],
     "avx512": ["portable", "avx2", "avx512"],
     "amx": ["portable", "avx2", "avx512", "amx"],
 }
-KERNELS = [name for index, name in enumerate(CPU_FEATURES) if library().realm_cpu_features() & (1 << index)]
+KERNELS = [
+    name
+    for name, needed in CPU_FEATURES.items()
+    if all(library().realm_cpu_features() & BITS[feature] for feature in needed)
+]
 KV_F32 = 1  # REALM_KV_F32
 EXACT = {"portable"}
 

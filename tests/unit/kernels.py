@@ -26,7 +26,7 @@ F64 = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
 
 TYPES = (Type.F32, Type.F16, Type.BF16, Type.Q4_0, Type.Q8_0, Type.Q4_K, Type.Q5_K, Type.Q6_K)
-FEATURES = {"portable": 1, "avx2": 1 | 2, "avx512": 1 | 2 | 4, "amx": 1 | 2 | 4 | 8}
+FEATURES = {"portable": 1, "avx2": 1 | 2, "avxvnni": 1 | 2 | 16, "avx512": 1 | 2 | 4, "amx": 1 | 2 | 4 | 8}
 KV_F16, KV_F32, KV_PAGE = 0, 1, 16
 PACK_ROWS = 8
 PACKED = "-packed"  # ends the name of an instruction set whose kernels for packed weights are meant

@@ -83,6 +83,7 @@ def test_unknown_target_names_the_known_ones() -> None:
     [
         ("ops_avx2", "x86", "-mavx2"),
         ("ops_avx512", "x86", "-mavx512vnni"),
+        ("matmul_avxvnni", "x86", "-mavxvnni"),
         ("matmul_q8_0_avx512", "x86", "-mavx512f"),
         ("matmul_amx", "x86", "-mamx-bf16"),
         ("ops_portable", "x86", "-ffp-contract=off"),

@@ -28,6 +28,7 @@ export const REALM_CPU_PORTABLE = 1;
 export const REALM_CPU_AVX2 = 2;
 export const REALM_CPU_AVX512 = 4;
 export const REALM_CPU_AMX = 8;
+export const REALM_CPU_AVXVNNI = 16;
 export const REALM_CPU_NEON_DOTPROD = 256;
 export const REALM_CPU_NEON_I8MM = 512;
 export const REALM_CPU_SIMD128 = 65536;
