@@ -264,8 +264,10 @@ static void store_results(const tile *t) {
             CPU_UNROLL for (uint32_t i = 0; i < 16; i++)
                 v[i] = _mm512_castps_si512(_mm512_mul_ps(_mm512_loadu_ps(t->sum + (group * t->width + d + i) * 16), inverse));
             avx512_transpose(v);
-            for (uint32_t i = 0; i < 16 && 16 * group + i < t->queries; i++)
-                _mm512_mask_storeu_ps(job->out + query_at(t, 16 * group + i, job->out_stride) + d, lanes(job->head_dim, d), _mm512_castsi512_ps(v[i]));
+            for (uint32_t i = 0; i < 16 && 16 * group + i < t->queries; i++) {
+                float *out = job->out + query_at(t, 16 * group + i, job->out_stride) + d;
+                _mm512_mask_storeu_ps(out, lanes(job->head_dim, d), _mm512_castsi512_ps(v[i]));
+            }
         }
     }
 }
