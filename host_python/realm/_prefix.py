@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._chat import check_messages, render_for_model, starts_with_bos
 from ._errors import error
 from ._host_session import HostSession
 from ._library import check, library, new_error
@@ -60,12 +59,18 @@ def prefix_tokens(
     if isinstance(prefix, (str, bytes)):
         return model.tokenize(prefix, add_special=add_special, parse_special=parse_special)
     if isinstance(prefix, Sequence) and prefix and isinstance(prefix[0], dict):
+        from ._chat import (
+            check_messages,
+        )  # brings jinja2 along, which programs without chats need not wait for
+
         return conversation_tokens(model, check_messages(prefix), variables)
     return token_ids(prefix)
 
 
 def conversation_tokens(model: Model, messages: list[dict[str, Any]], variables: Any) -> list[int]:
     """What every conversation that begins with these messages has in common, whatever the user says next."""
+    from ._chat import render_for_model, starts_with_bos
+
     prompts = []
     for ending in ENDINGS:
         following = [*messages, {"role": "user", "content": ending}]

@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -291,7 +290,13 @@ def define_unchecked(
 
 
 @cache
+@cache
 def _installed_version() -> str:
+    """Looks for the pinned one's folder first: to import importlib.metadata takes longer than a model."""
+    if (Path(wasmtime.__file__).parents[1] / f"wasmtime-{WASMTIME_VERSION}.dist-info").is_dir():
+        return WASMTIME_VERSION
+    from importlib.metadata import version
+
     return version("wasmtime")
 
 
