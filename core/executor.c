@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "activations.h"
 #include "cpu/packing.h"
 
 enum {
@@ -25,14 +26,10 @@ struct executor {
     const uint8_t *weights;
     const cpu_ops *ops;
     pool *pool;
-    uint32_t max_rows, max_out;
     bool rounded;           /* products of the layers round their activations: attention may do so too */
-    float *slots[REALM_SLOT_COUNT];
-    uint64_t slot_bytes[REALM_SLOT_COUNT];
+    activations memory;
     bool *packed;           /* by tensor of the plan: its weights are */
     float *cos_sin;         /* (max_rows, rope_half, 2) of the running batch */
-    void *prepared;         /* prepared activations */
-    uint64_t prepared_bytes;
     float *scratch;         /* attention scratch, one per thread */
     size_t scratch_floats;
     const void **pages;     /* page pointers of one attention op, all segments */
@@ -50,18 +47,6 @@ struct executor {
 
 /* ---- life ---------------------------------------------------------------------------------------------------------------- */
 
-static uint64_t prepared_size(const executor *x) {
-    uint64_t most = 0;
-    for (uint32_t i = 0; i < x->plan->op_count; i++) {
-        const plan_op *op = &x->plan->ops[i];
-        if (op->kind != REALM_OP_MATMUL) continue;
-        const plan_tensor *w = &x->plan->tensors[op->weight];
-        uint64_t size = x->ops->matmul[w->type].prepared_size(x->max_rows, w->cols);
-        if (size > most) most = size;
-    }
-    return most + 64;
-}
-
 /* Whether every product in the layers is with quantized weights. */
 static bool layers_are_quantized(const plan *p) {
     for (uint32_t i = 0; i < p->op_count; i++) {
@@ -72,22 +57,13 @@ static bool layers_are_quantized(const plan *p) {
     return true;
 }
 
-static bool slot_is_gathered(uint32_t slot) { return slot == REALM_SLOT_Y || slot == REALM_SLOT_LOGITS; }
-
-static bool allocate_buffers(executor *x) {
-    for (uint32_t s = 0; s < REALM_SLOT_COUNT; s++) {
-        uint64_t rows = slot_is_gathered(s) ? x->max_out : x->max_rows;
-        x->slot_bytes[s] = rows * x->plan->slot_width[s] * sizeof(float) + 64;
-        x->slots[s] = platform_alloc_pages(x->slot_bytes[s]);
-        if (x->slots[s] == NULL) return false;
-    }
-    x->prepared_bytes = prepared_size(x);
-    x->prepared = platform_alloc_pages(x->prepared_bytes);
+static bool allocate_buffers(executor *x, uint32_t max_rows, uint32_t max_out) {
     x->scratch_floats = (cpu_attention_scratch(x->plan->head_dim) + 15) & ~(size_t)15;
     x->scratch = platform_alloc_aligned(x->scratch_floats * pool_threads(x->pool) * sizeof(float));
-    x->cos_sin = malloc((size_t)x->max_rows * x->plan->rope_half * 2 * sizeof(float));
+    x->cos_sin = malloc((size_t)max_rows * x->plan->rope_half * 2 * sizeof(float));
     x->packed = calloc(x->plan->tensor_count, sizeof *x->packed);
-    return x->prepared != NULL && x->scratch != NULL && x->cos_sin != NULL && x->packed != NULL;
+    bool fits = activations_create(&x->memory, x->plan, x->ops, max_rows, max_out);
+    return fits && x->scratch != NULL && x->cos_sin != NULL && x->packed != NULL;
 }
 
 realm_status executor_create(const plan *p, const uint8_t *weights, const cpu_ops *ops, pool *threads, uint32_t max_rows,
@@ -95,9 +71,9 @@ realm_status executor_create(const plan *p, const uint8_t *weights, const cpu_op
     *out = NULL;
     executor *x = calloc(1, sizeof *x);
     if (x == NULL) return base_fail_memory(err, "the executor", sizeof *x);
-    *x = (executor){.plan = p, .weights = weights, .ops = ops, .pool = threads, .max_rows = max_rows, .max_out = max_out,
+    *x = (executor){.plan = p, .weights = weights, .ops = ops, .pool = threads,
                     .rounded = layers_are_quantized(p)};
-    if (!allocate_buffers(x)) {
+    if (!allocate_buffers(x, max_rows, max_out)) {
         executor_destroy(x);
         return base_fail_memory(err, "activation buffers", (uint64_t)max_rows * p->embedding_length * sizeof(float));
     }
@@ -107,10 +83,7 @@ realm_status executor_create(const plan *p, const uint8_t *weights, const cpu_op
 
 void executor_destroy(executor *x) {
     if (x == NULL) return;
-    for (uint32_t s = 0; s < REALM_SLOT_COUNT; s++) {
-        if (x->slots[s] != NULL) platform_free_pages(x->slots[s], x->slot_bytes[s]);
-    }
-    if (x->prepared != NULL) platform_free_pages(x->prepared, x->prepared_bytes);
+    activations_destroy(&x->memory);
     if (x->scratch != NULL) {
         base_wipe(x->scratch, x->scratch_floats * pool_threads(x->pool) * sizeof(float));
         platform_free_aligned(x->scratch);
@@ -123,6 +96,7 @@ void executor_destroy(executor *x) {
 }
 
 void executor_mark_packed(executor *x, uint32_t tensor) { x->packed[tensor] = true; }
+void executor_trim(executor *x) { activations_trim(&x->memory); }
 
 void executor_observe(executor *x, executor_observer done, void *arg) {
     x->observer = done;
@@ -173,7 +147,7 @@ typedef struct matmul_part {
 
 typedef struct matmul_job {
     executor *x;
-    const cpu_matmul *kernel; /* whose prepare made x->prepared */
+    const cpu_matmul *kernel; /* whose prepare made x->memory.prepared */
     const float *src;
     uint32_t src_width, rows, rows_per_task;
     uint32_t parts;
@@ -185,7 +159,7 @@ static void prepare_task(void *arg, uint32_t index, uint32_t worker) {
     (void)worker;
     uint32_t row0 = index * job->rows_per_task, row1 = row0 + job->rows_per_task;
     if (row1 > job->rows) row1 = job->rows;
-    job->kernel->prepare(job->src, job->src_width, job->rows, job->src_width, row0, row1, job->x->prepared);
+    job->kernel->prepare(job->src, job->src_width, job->rows, job->src_width, row0, row1, job->x->memory.prepared);
 }
 
 static void matmul_task(void *arg, uint32_t index, uint32_t worker) {
@@ -196,7 +170,7 @@ static void matmul_task(void *arg, uint32_t index, uint32_t worker) {
     const matmul_part *part = &job->part[i];
     uint32_t out0 = (index - part->first_task) * part->out_per_task, out1 = out0 + part->out_per_task;
     if (out1 > part->out_width) out1 = part->out_width;
-    part->run(job->x->weights + part->weight->offset, (size_t)part->weight->row_bytes, job->x->prepared, job->rows, job->src_width,
+    part->run(job->x->weights + part->weight->offset, (size_t)part->weight->row_bytes, job->x->memory.prepared, job->rows, job->src_width,
               out0, out1, part->out, part->out_width);
 }
 
@@ -226,7 +200,7 @@ static uint32_t split_outputs(const executor *x, const matmul_part *part, uint64
 static uint64_t run_matmuls(executor *x, const plan_op *op, uint32_t count, uint64_t allowance) {
     const plan *p = x->plan;
     const plan_tensor *first = &p->tensors[op->weight];
-    matmul_job job = {.x = x, .kernel = &x->ops->matmul[first->type], .src = x->slots[op->src], .src_width = first->cols,
+    matmul_job job = {.x = x, .kernel = &x->ops->matmul[first->type], .src = x->memory.slots[op->src], .src_width = first->cols,
                       .rows = x->rows, .parts = count};
     uint64_t total = 0;
     uint32_t tasks = 0;
@@ -236,7 +210,7 @@ static uint64_t run_matmuls(executor *x, const plan_op *op, uint32_t count, uint
         const plan_tensor *w = &p->tensors[op[i].weight];
         const cpu_matmul *kernel = &x->ops->matmul[w->type];
         *part = (matmul_part){.kernel = kernel, .run = x->packed[op[i].weight] ? x->ops->run_packed[w->type] : kernel->run,
-                              .weight = w, .out = x->slots[op[i].dst], .out_width = w->rows, .first_task = tasks};
+                              .weight = w, .out = x->memory.slots[op[i].dst], .out_width = w->rows, .first_task = tasks};
         part->out_per_task = split_outputs(x, part, total);
         tasks += (w->rows + part->out_per_task - 1) / part->out_per_task;
     }
@@ -310,7 +284,7 @@ static uint64_t run_attention(executor *x, const plan_op *op, uint64_t allowance
     }
     if (x->task == 0) find_pages(x, op);
     attention_job job = {.x = x, .head_groups = p->head_count_kv, .heads_per_group = p->head_count / p->head_count_kv};
-    job.base = (cpu_attention){.q = x->slots[op->src], .out = x->slots[op->dst], .q_stride = op->width, .out_stride = op->width,
+    job.base = (cpu_attention){.q = x->memory.slots[op->src], .out = x->memory.slots[op->dst], .q_stride = op->width, .out_stride = op->width,
                                .n_head = p->head_count, .n_head_kv = p->head_count_kv, .head_dim = p->head_dim,
                                .window = op->window, .scale = op->f0, .softcap = op->f1,
                                .rounded = x->rounded};
@@ -343,7 +317,7 @@ static void embed_rows(executor *x, const plan_op *op, uint32_t row0, uint32_t r
     for (uint32_t r = row0; r < row1; r++) {
         uint32_t token = x->work->tokens[r], in_stripe = token < packed_rows ? token % CPU_PACK_ROWS : 0;
         const uint8_t *row = x->weights + w->offset + (token - in_stripe) * w->row_bytes; /* the stripe's, of a packed one */
-        float *out = x->slots[op->dst] + (size_t)r * op->width;
+        float *out = x->memory.slots[op->dst] + (size_t)r * op->width;
         if (token < packed_rows) cpu_read_packed_row(x->ops->dequantize[w->type], w->type, row, in_stripe, w->cols, out);
         else x->ops->dequantize[w->type](row, w->cols, out);
     }
@@ -357,15 +331,15 @@ static void store_kv_rows(executor *x, const plan_op *op, uint32_t row0, uint32_
         uint32_t pos = x->work->positions[r], slot = pos % CPU_KV_PAGE;
         char *k = (char *)s->pages[pos / CPU_KV_PAGE]->data + kv_layer_offset(s->kv, op->layer);
         uint32_t type = kv_type_of(s->kv);
-        x->ops->kv_store(k, type, slot, x->slots[op->src] + (size_t)r * op->width, p->head_count_kv, p->head_dim);
-        x->ops->kv_store(k + kv_part_bytes(s->kv), type, slot, x->slots[op->src2] + (size_t)r * op->width, p->head_count_kv,
+        x->ops->kv_store(k, type, slot, x->memory.slots[op->src] + (size_t)r * op->width, p->head_count_kv, p->head_dim);
+        x->ops->kv_store(k + kv_part_bytes(s->kv), type, slot, x->memory.slots[op->src2] + (size_t)r * op->width, p->head_count_kv,
                          p->head_dim);
     }
 }
 
 static void gather_rows(executor *x, const plan_op *op, uint32_t row0, uint32_t row1) {
     for (uint32_t r = row0; r < row1; r++) {
-        memcpy(x->slots[op->dst] + (size_t)r * op->width, x->slots[op->src] + (size_t)x->work->out_rows[r] * op->width,
+        memcpy(x->memory.slots[op->dst] + (size_t)r * op->width, x->memory.slots[op->src] + (size_t)x->work->out_rows[r] * op->width,
                op->width * sizeof(float));
     }
 }
@@ -373,17 +347,17 @@ static void gather_rows(executor *x, const plan_op *op, uint32_t row0, uint32_t 
 static void rows_op(executor *x, const plan_op *op, uint32_t row0, uint32_t row1) {
     const cpu_ops *ops = x->ops;
     const plan *p = x->plan;
-    float *dst = x->slots[op->dst] + (size_t)row0 * op->width;
-    const float *src = x->slots[op->src] + (size_t)row0 * op->width;
+    float *dst = x->memory.slots[op->dst] + (size_t)row0 * op->width;
+    const float *src = x->memory.slots[op->src] + (size_t)row0 * op->width;
     size_t n = (size_t)(row1 - row0) * op->width;
     switch ((realm_op_kind)op->kind) {
     case REALM_OP_EMBED: embed_rows(x, op, row0, row1); break;
     case REALM_OP_RMSNORM:
-        ops->rmsnorm(x->slots[op->src], vector(x, op->weight), op->f0, op->width, row0, row1, x->slots[op->dst]);
+        ops->rmsnorm(x->memory.slots[op->src], vector(x, op->weight), op->f0, op->width, row0, row1, x->memory.slots[op->dst]);
         break;
-    case REALM_OP_BIAS: ops->add_bias(x->slots[op->dst], vector(x, op->weight), op->width, row0, row1); break;
+    case REALM_OP_BIAS: ops->add_bias(x->memory.slots[op->dst], vector(x, op->weight), op->width, row0, row1); break;
     case REALM_OP_ROPE:
-        ops->rope(x->slots[op->dst], op->width, x->cos_sin, op->n_head, p->head_dim, p->rope_half, p->rope_neox, row0, row1);
+        ops->rope(x->memory.slots[op->dst], op->width, x->cos_sin, op->n_head, p->head_dim, p->rope_half, p->rope_neox, row0, row1);
         break;
     case REALM_OP_KV_STORE: store_kv_rows(x, op, row0, row1); break;
     case REALM_OP_SILU_MUL: ops->silu_mul(dst, src, n); break;
@@ -449,7 +423,7 @@ static void copy_hidden(executor *x, bool in) {
     size_t width = x->plan->embedding_length;
     for (uint32_t i = 0; i < x->work->n_segments; i++) {
         const batch_segment *s = &x->work->segments[i];
-        float *rows = x->slots[REALM_SLOT_X] + s->row0 * width;
+        float *rows = x->memory.slots[REALM_SLOT_X] + s->row0 * width;
         if (s->hidden == NULL) continue;
         if (in) memcpy(rows, s->hidden, s->n_rows * width * sizeof(float));
         else memcpy(s->hidden, rows, s->n_rows * width * sizeof(float));
@@ -496,6 +470,7 @@ bool executor_begin(executor *x, const batch *work) {
     x->cursor = x->task = 0;
     x->rows = work->n_rows;
     if (!cut_blocks(x)) return false;
+    activations_place(&x->memory, work->n_rows, work->n_out);
     fill_cos_sin(x);
     if (work->layer_first > 0) copy_hidden(x, true);
     return true;
@@ -538,5 +513,5 @@ bool executor_run(executor *x, uint64_t budget, const atomic_bool *stop) {
 }
 
 const float *executor_logits(const executor *x, uint32_t i) {
-    return x->slots[REALM_SLOT_LOGITS] + (size_t)i * x->plan->slot_width[REALM_SLOT_LOGITS];
+    return x->memory.slots[REALM_SLOT_LOGITS] + (size_t)i * x->plan->slot_width[REALM_SLOT_LOGITS];
 }

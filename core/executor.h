@@ -36,6 +36,8 @@ realm_status executor_create(const plan *p, const uint8_t *weights, const cpu_op
 void executor_destroy(executor *x);
 /* The plan's tensor has been packed where it stands (cpu/packing.h): not while a batch is computed. */
 void executor_mark_packed(executor *x, uint32_t tensor);
+/* Gives memory that only large batches need back to the system; only between batches. */
+void executor_trim(executor *x);
 /* Calls `done` after each op that ran to its end (`count` consecutive matmuls run as one): for benchmarks. NULL: no more. */
 typedef void (*executor_observer)(void *arg, const plan_op *op, uint32_t count);
 void executor_observe(executor *x, executor_observer done, void *arg);

@@ -14,6 +14,7 @@ enum {
 #define LINGER_MIN_NS 200000u        /* how long a step is held back for hosts that are still acting on the last one */
 #define LINGER_MAX_NS 5000000u
 #define AWAKE_NS 40000u              /* the driver stays awake for so long: a host that comes back at once need not wake it */
+#define TRIM_AFTER_NS 50000000u      /* of idleness: a conversation going on need not fault its pages in again */
 
 /* ---- events: tickets that the host shall look at --------------------------------------------------------------------------------- */
 
@@ -267,14 +268,26 @@ static void linger(realm_runtime *rt) {
     }
 }
 
+/* What only steps need is given back to the system. */
+static void trim_memory(realm_runtime *rt) {
+    for (engine *e = rt->engines; e != NULL; e = e->next) {
+        if (e->executor != NULL) executor_trim(e->executor);
+    }
+}
+
 /* Or until something becomes due: a throttled tenant goes on, a deadline passes. */
 static void wait_for_work(realm_runtime *rt) {
+    uint64_t trim_at = platform_now_ns() + TRIM_AFTER_NS; /* 0: done */
     rt->idle = true;
     bool awake = true;
     for (uint64_t due; !has_work(rt) && !atomic_load(&rt->stop) && (due = due_in(rt)) > 0; awake = false) {
         rt->dozing = host_is_acting(rt);
+        uint64_t most = rt->dozing ? LINGER_MAX_NS : trim_at == 0 ? UINT64_MAX : TRIM_AFTER_NS;
         if (awake) stay_awake(rt);
-        else platform_cond_wait(rt->work, rt->lock, rt->dozing && due > LINGER_MAX_NS ? LINGER_MAX_NS : due);
+        else platform_cond_wait(rt->work, rt->lock, due < most ? due : most);
+        if (trim_at == 0 || platform_now_ns() < trim_at || has_work(rt)) continue;
+        trim_memory(rt);
+        trim_at = 0;
     }
     rt->idle = false;
 }

@@ -54,6 +54,8 @@ void platform_prefetch(const platform_mapping *map, uint64_t offset, uint64_t si
 /* Page-aligned zeroed memory given back to the system when freed. NULL when there is none. */
 void *platform_alloc_pages(uint64_t bytes);
 void platform_free_pages(void *p, uint64_t bytes);
+/* Gives back the whole pages in [p, p + bytes), which stay usable; what they held is lost. Best effort. */
+void platform_trim_pages(void *p, uint64_t bytes);
 void *platform_alloc_aligned(size_t bytes); /* 64-byte aligned, not zeroed */
 void platform_free_aligned(void *p);
 

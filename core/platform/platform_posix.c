@@ -545,6 +545,18 @@ void platform_free_pages(void *p, uint64_t bytes) {
     if (p != NULL) munmap(p, (size_t)bytes);
 }
 
+void platform_trim_pages(void *p, uint64_t bytes) {
+    long size = sysconf(_SC_PAGESIZE);
+    uintptr_t page = size > 0 ? (uintptr_t)size : 4096, start = ((uintptr_t)p + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)p + (uintptr_t)bytes) / page * page;
+    if (end <= start) return;
+#if defined(__APPLE__)
+    madvise((void *)start, end - start, MADV_FREE); /* Darwin only notes MADV_DONTNEED */
+#else
+    madvise((void *)start, end - start, MADV_DONTNEED);
+#endif
+}
+
 void *platform_alloc_aligned(size_t bytes) {
     void *p = NULL;
     return posix_memalign(&p, 64, bytes ? bytes : 1) == 0 ? p : NULL;

@@ -114,6 +114,12 @@ void platform_free_pages(void *p, uint64_t bytes) {
     if (p != NULL) give_region(p, (uint32_t)((bytes + UNIT - 1) / UNIT * UNIT));
 }
 
+/* memory of WebAssembly never shrinks. */
+void platform_trim_pages(void *p, uint64_t bytes) {
+    (void)p;
+    (void)bytes;
+}
+
 void *platform_alloc_aligned(size_t bytes) {
     return bytes > SIZE_MAX - 64 ? NULL : aligned_alloc(64, (bytes + 64) & ~(size_t)63); /* at least 64 */
 }

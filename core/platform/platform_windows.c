@@ -275,5 +275,9 @@ void platform_free_pages(void *p, uint64_t bytes) {
     if (p != NULL) VirtualFree(p, 0, MEM_RELEASE);
 }
 
+void platform_trim_pages(void *p, uint64_t bytes) {
+    if (bytes > 0) VirtualAlloc(p, (SIZE_T)bytes, MEM_RESET, PAGE_READWRITE); /* need not be written to the page file */
+}
+
 void *platform_alloc_aligned(size_t bytes) { return _aligned_malloc(bytes ? bytes : 1, 64); }
 void platform_free_aligned(void *p) { _aligned_free(p); }
