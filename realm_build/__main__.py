@@ -18,7 +18,7 @@ QUESTION = "What is the capital of France?"
 
 
 def main(arguments: list[str]) -> int:
-    options = parser().parse_args(arguments)
+    options = parser().parse_args(name_benchmark(arguments))
     try:
         bootstrap.enter(arguments)
         status: int = options.run(options)
@@ -28,6 +28,13 @@ def main(arguments: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def name_benchmark(arguments: list[str]) -> list[str]:
+    """`bench --quick` is `bench all --quick`: argparse would take the option for one of its own."""
+    if arguments[:1] == ["bench"] and (len(arguments) == 1 or arguments[1].startswith("-")):
+        return ["bench", "all", *arguments[1:]]
+    return arguments
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,7 +70,9 @@ def parser() -> argparse.ArgumentParser:
     web.set_defaults(run=serve_web)
 
     bench = commands.add_parser("bench", help="run the benchmarks of tests/bench")
-    bench.add_argument("name", nargs="?", help="one benchmark; without it, their list")
+    bench.add_argument(
+        "name", nargs="?", default="all", help="one benchmark; without it, the whole comparison"
+    )
     bench.add_argument("rest", nargs=argparse.REMAINDER, help="arguments of the benchmark")
     bench.set_defaults(run=run_bench)
 

@@ -1,4 +1,7 @@
-"""Starts the benchmarks of tests/bench: `bench_NAME.py`, or `bench_NAME.c` linked with the release build."""
+"""Starts the benchmarks of tests/bench: `bench_NAME.py`, or `bench_NAME.c` linked with the release build.
+
+The command without a name is `all`: the whole comparison.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,9 @@ from .paths import BUILD, ROOT, BuildError, sources
 from .toolchain import host_target, release_compiler
 
 
-def main(name: str | None, arguments: Sequence[str]) -> int:
+def main(name: str, arguments: Sequence[str]) -> int:
     found = sources("tests/bench/bench_*.py", "tests/bench/bench_*.c")
     benchmarks = {path.stem.removeprefix("bench_"): path for path in found}
-    if name is None:
-        print("benchmarks:", *benchmarks, sep="\n  ")
-        return 0
     if name not in benchmarks:
         raise BuildError(f"no benchmark {name!r}; there are: {', '.join(benchmarks) or 'none'}")
     return subprocess.call([*start_command(benchmarks[name]), *arguments], cwd=ROOT)

@@ -1,15 +1,17 @@
 /* bench_core.c: the core alone, driven through realm.h as a host would: what bench_node.py compares the Node SDK with.
- *   bench_core MODEL THREADS FIRST PREFILL DECODE PARALLEL REPEATS      prints one JSON object of medians
+ *   bench_core MODEL THREADS FIRST PREFILL DECODE PARALLEL REPEATS [MASK of REALM_CPU_...]      prints one JSON object of medians
  * Times are of whole requests, from text to text: encode, submit, decode each token as it comes, until the ticket ended. PARALLEL
- * tokens by each of 8 generations at once. */
+ * tokens by each of 8 generations at once. Resident memory is told after DECODE tokens of one request, a while after a prompt of
+ * PREFILL tokens, at most until then, and in the end. */
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/resource.h>
+#endif
 
-#include "platform/platform.h"
-#include "realm.h"
+#include "bench.h"
 
 enum { MAX_PROMPT = 4096, MAX_TEXT = 64 * MAX_PROMPT, MAX_REPEATS = 15, GENERATIONS = 8, EVENTS = 64 };
+static const double SETTLE_SECONDS = 0.2;
 
 typedef struct run {
     realm_runtime *rt;
@@ -22,23 +24,6 @@ typedef struct request {
     uint32_t ticket, prompt; /* tokens */
     double first, end; /* seconds since the clock's start */
 } request;
-
-static double seconds(void) { return (double)platform_now_ns() * 1e-9; }
-
-static void expect(realm_status status, const realm_error *err) {
-    if (status == REALM_OK) return;
-    fprintf(stderr, "bench_core: %s\n", err->message);
-    exit(1);
-}
-
-static void load(run *r, const char *path) {
-    realm_loader *loader;
-    realm_error err = {0};
-    realm_model_options options = {.prefetch = 1};
-    expect(realm_loader_begin(r->rt, path, &options, &loader, &err), &err);
-    for (float progress = 0.0f; progress < 1.0f;) expect(realm_loader_step(loader, &progress, &err), &err);
-    expect(realm_loader_finish(loader, &r->model, &err), &err);
-}
 
 static uint32_t encode(const run *r, const char *text, size_t size, uint32_t tokens[MAX_PROMPT]) {
     size_t count;
@@ -129,6 +114,18 @@ static double resident_bytes(void) {
     return (double)pages * 4096.0;
 }
 
+static double peak_bytes(void) {
+#if defined(__unix__) || defined(__APPLE__)
+    struct rusage used;
+    if (getrusage(RUSAGE_SELF, &used) == 0) return (double)used.ru_maxrss * 1024.0;
+#endif
+    return 0.0;
+}
+
+typedef struct memory {
+    double decoded, prompted, peak;
+} memory;
+
 typedef struct measured { /* of one repeat */
     double prefill, first, decode, parallel;
 } measured;
@@ -145,38 +142,46 @@ static measured measure(run *r, const uint32_t counts[5]) {
     return m;
 }
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Of the field at `offset`. */
 static double median(const measured *all, uint32_t count, size_t offset) {
     double values[MAX_REPEATS];
     for (uint32_t i = 0; i < count; i++) values[i] = *(const double *)(const void *)((const char *)&all[i] + offset);
-    qsort(values, count, sizeof *values, by_value);
-    return values[count / 2];
+    return median_of(values, count);
+}
+
+/* Requests of every kind, so that pages, threads and buffers are warm; and what they leave resident. */
+static memory warm_up(run *r, const uint32_t counts[6]) {
+    memory m;
+    request q;
+    timed(r, 1, counts[1], counts[3] + 1, &q);
+    m.decoded = resident_bytes();
+    timed(r, 1, counts[2], 1, &q);
+    for (double end = seconds() + SETTLE_SECONDS; seconds() < end;) platform_pause(); /* idle buffers are given back meanwhile */
+    m.prompted = resident_bytes();
+    m.peak = peak_bytes();
+    timed(r, GENERATIONS, counts[1], counts[4], &q);
+    return m;
 }
 
 int main(int argc, char **argv) {
-    if (argc != 8) return fprintf(stderr, "usage: bench_core MODEL THREADS FIRST PREFILL DECODE PARALLEL REPEATS\n"), 2;
+    if (argc < 8) return fprintf(stderr, "usage: bench_core MODEL THREADS FIRST PREFILL DECODE PARALLEL REPEATS [MASK]\n"), 2;
     uint32_t counts[6]; /* threads, first, prefill, decode, parallel, repeats */
     for (int i = 0; i < 6; i++) counts[i] = (uint32_t)strtoul(argv[i + 2], NULL, 10);
     if (counts[1] > MAX_PROMPT || counts[2] > MAX_PROMPT) return fprintf(stderr, "at most %d tokens of prompt\n", MAX_PROMPT), 2;
     if (counts[5] < 1 || counts[5] > MAX_REPEATS) return fprintf(stderr, "1 to %d repeats\n", MAX_REPEATS), 2;
     run r = {0};
-    request q;
     realm_error err = {0};
-    realm_runtime_options options = {.threads = counts[0]};
+    realm_runtime_options options = {.threads = counts[0], .features = argc > 8 ? (uint32_t)strtoul(argv[8], NULL, 10) : 0};
     expect(realm_runtime_create(&options, &r.rt, &err), &err);
     double start = seconds();
-    load(&r, argv[1]);
+    r.model = load_model(r.rt, argv[1]);
     double loaded = seconds() - start;
-    timed(&r, 1, counts[2], 1, &q); /* warm: pages, threads, buffers */
-    timed(&r, GENERATIONS, counts[1], counts[4], &q);
+    memory m = warm_up(&r, counts);
     measured all[MAX_REPEATS];
     for (uint32_t i = 0; i < counts[5]; i++) all[i] = measure(&r, counts);
-    printf("{\"load\": %.6f, \"first\": %.6f, \"prefill\": %.3f, \"decode\": %.3f, \"parallel\": %.3f, \"resident\": %.0f}\n",
+    printf("{\"kernels\": \"%s\", \"resident_decoded\": %.0f, \"resident_prompted\": %.0f, \"resident_peak\": %.0f, ",
+           realm_runtime_kernels(r.rt), m.decoded, m.prompted, m.peak);
+    printf("\"load\": %.6f, \"first\": %.6f, \"prefill\": %.3f, \"decode\": %.3f, \"parallel\": %.3f, \"resident\": %.0f}\n",
            loaded, median(all, counts[5], offsetof(measured, first)), median(all, counts[5], offsetof(measured, prefill)),
            median(all, counts[5], offsetof(measured, decode)), median(all, counts[5], offsetof(measured, parallel)), resident_bytes());
     realm_model_close(r.model);

@@ -1,13 +1,11 @@
 /* bench_ops.c: where a step's time goes, op by op, beside this machine's read bandwidth measured in the same run.
- *   bench_ops MODEL [THREADS] [MASK of REALM_CPU_...]      prints a table for each kind of step
+ *   bench_ops MODEL [THREADS] [MASK of REALM_CPU_...] [json]      prints a table for each kind of step, or one JSON object
  * The steps are an engine's own: a prompt of 512 tokens, one sequence that decodes, eight that decode together. What lies between
  * the last op of a step and the first of the next (sampling, scheduling, completions) is the row "between". */
-#include <stdio.h>
-#include <stdlib.h>
-
+#include "bench.h"
 #include "engine.h"
 
-enum { PROMPT = 512, PROMPTS = 3, SHORT_PROMPT = 32, DECODED = 48, TOGETHER = 8, EVENTS = 64, GROUPS = 16, STEPS = 64 };
+enum { PROMPT = 512, PROMPTS = 3, SHORT_PROMPT = 32, DECODED = 48, TOGETHER = 8, EVENTS = 64, GROUPS = 16, STEPS = BENCH_MAX_VALUES };
 static const uint64_t BANDWIDTH_BYTES = (uint64_t)512 << 20;
 
 typedef struct group { /* ops of one kind over all layers */
@@ -25,14 +23,6 @@ typedef struct profile {
     uint64_t tenant;
     uint32_t min_rows, max_rows; /* of the steps that count */
 } profile;
-
-static double seconds(void) { return (double)platform_now_ns() * 1e-9; }
-
-static void expect(realm_status status, const realm_error *err) {
-    if (status == REALM_OK) return;
-    fprintf(stderr, "bench_ops: %s\n", err->message);
-    exit(1);
-}
 
 /* ---- what an op is ------------------------------------------------------------------------------------------------------- */
 
@@ -98,15 +88,6 @@ static void observe(void *arg, const plan_op *op, uint32_t count) {
 
 /* ---- requests ---------------------------------------------------------------------------------------------------------------- */
 
-static void load(profile *p, const char *path) {
-    realm_loader *loader;
-    realm_error err = {0};
-    realm_model_options options = {.prefetch = 1};
-    expect(realm_loader_begin(p->rt, path, &options, &loader, &err), &err);
-    for (float progress = 0.0f; progress < 1.0f;) expect(realm_loader_step(loader, &progress, &err), &err);
-    expect(realm_loader_finish(loader, &p->model, &err), &err);
-}
-
 static realm_context *submit(profile *p, uint32_t index, uint32_t prompt, uint32_t made) {
     uint32_t handle, session, ticket, tokens[PROMPT];
     realm_error err = {0};
@@ -165,17 +146,7 @@ static void print_row(const char *name, double ms, double total_ms, double bytes
     printf("\n");
 }
 
-static int compare(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median_ms(const group *g, uint32_t steps) {
-    double sorted[STEPS];
-    memcpy(sorted, g->seconds, sizeof sorted);
-    qsort(sorted, steps, sizeof *sorted, compare);
-    return sorted[steps / 2] * 1e3;
-}
+static double median_ms(const group *g, uint32_t steps) { return median_of(g->seconds, steps) * 1e3; }
 
 static void print_table(const profile *p, const char *title, uint32_t rows, double limit) {
     double ms = 0.0, bytes = 0.0, flops = 0.0;
@@ -192,23 +163,39 @@ static void print_table(const profile *p, const char *title, uint32_t rows, doub
     print_row("step", ms, ms, bytes, flops, limit);
 }
 
+/* Of a step: seconds, bytes and operations of each kind of op. */
+static void print_json(const profile *p, const char *title, uint32_t rows, double limit) {
+    (void)limit;
+    printf(", \"%s\": {\"rows\": %u, \"steps\": %u, \"ops\": {", title, rows, p->steps);
+    for (uint32_t i = 0; i < p->group_count; i++) {
+        const group *g = &p->groups[i];
+        printf("%s\"%s\": {\"seconds\": %.9f, \"bytes\": %.0f, \"flops\": %.0f}", i == 0 ? "" : ", ", g->name,
+               median_ms(g, p->steps) * 1e-3, g->bytes / p->steps, g->flops / p->steps);
+    }
+    printf("}}");
+}
+
 int main(int argc, char **argv) {
-    if (argc < 2) return fprintf(stderr, "usage: bench_ops MODEL [THREADS] [MASK]\n"), 2;
+    if (argc < 2) return fprintf(stderr, "usage: bench_ops MODEL [THREADS] [MASK] [json]\n"), 2;
     profile p = {0};
     realm_error err = {0};
     realm_runtime_options options = {.threads = argc > 2 ? (uint32_t)atoi(argv[2]) : 0, .features = argc > 3 ? (uint32_t)atoi(argv[3]) : 0};
     expect(realm_runtime_create(&options, &p.rt, &err), &err);
-    load(&p, argv[1]);
+    p.model = load_model(p.rt, argv[1]);
+    bool json = argc > 4 && strcmp(argv[4], "json") == 0;
+    void (*print)(const profile *, const char *, uint32_t, double) = json ? print_json : print_table;
     executor_observe(p.model->engine->executor, observe, &p);
     double limit = realm_bench_read_bandwidth(p.rt, BANDWIDTH_BYTES, 8);
-    printf("%s, %s, %u threads, %.1f GB/s\n", argv[1], realm_runtime_kernels(p.rt), realm_runtime_threads(p.rt), limit * 1e-9);
+    printf(json ? "{\"model\": \"%s\", \"kernels\": \"%s\", \"threads\": %u, \"bandwidth\": %.4g" : "%s, %s, %u threads, %.4g bytes/s\n",
+           argv[1], realm_runtime_kernels(p.rt), realm_runtime_threads(p.rt), limit);
     measure(&p, 1, PROMPT, 1, UINT32_MAX, 0); /* warm: pages, buffers */
     measure_prompts(&p);
-    print_table(&p, "prompt", PROMPT, limit);
+    print(&p, "prompt", PROMPT, limit);
     measure(&p, 1, SHORT_PROMPT, DECODED, 1, 1);
-    print_table(&p, "one decodes", 1, limit);
+    print(&p, "one decodes", 1, limit);
     measure(&p, TOGETHER, SHORT_PROMPT, DECODED, TOGETHER, TOGETHER);
-    print_table(&p, "eight decode", TOGETHER, limit);
+    print(&p, "eight decode", TOGETHER, limit);
+    if (json) printf("}\n");
     realm_model_close(p.model);
     realm_runtime_destroy(p.rt);
     return 0;
