@@ -135,12 +135,7 @@ def browser(setup: Setup, model: Path, path: str) -> Found:
     if setup.peers:
         options += ["--wllama", str(install_wllama())]
     command = [sys.executable, str(HERE / "bench_browser.py"), *options, str(model)]
-    found: Found = {}
-    for line in output(command).splitlines():
-        for side in ("realm", "wllama"):
-            if line.startswith(f"{model.name} {side} {{"):
-                found[side] = json.loads(line.split(" ", 2)[2])
-    return found
+    return dict(json.loads(output(command).split("\n", 1)[0]))
 
 
 def start(setup: Setup, model: Path, path: str) -> Found:
