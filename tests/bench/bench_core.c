@@ -1,8 +1,9 @@
 /* bench_core.c: the core alone, driven through realm.h as a host would: what bench_node.py compares the Node SDK with.
  *   bench_core MODEL THREADS FIRST PREFILL DECODE PARALLEL REPEATS [MASK of REALM_CPU_...]      prints one JSON object of medians
  * Times are of whole requests, from text to text: encode, submit, decode each token as it comes, until the ticket ended. PARALLEL
- * tokens by each of 8 generations at once. Resident memory is told after DECODE tokens of one request, a while after a prompt of
- * PREFILL tokens, at most until then, and in the end. */
+ * tokens by each of 8 generations at once, as whole requests ("parallel") and from when all have their first token ("together").
+ * Resident memory is told after DECODE tokens of one request, a while after a prompt of PREFILL tokens, at most until then, and in
+ * the end. */
 #include <stddef.h>
 #if defined(__unix__) || defined(__APPLE__)
 #include <sys/resource.h>
@@ -17,11 +18,13 @@ typedef struct run {
     realm_runtime *rt;
     realm_model *model;
     uint64_t tenant; /* a new one for each request: no prefix is found */
+    double together;  /* when the last of a set of requests had its first token; */
+    uint32_t waiting; /* tokens that the set still had to make then */
 } run;
 
 typedef struct request {
     realm_context *ctx;
-    uint32_t ticket, prompt; /* tokens */
+    uint32_t ticket, prompt, missing; /* tokens of the prompt; to be made */
     double first, end; /* seconds since the clock's start */
 } request;
 
@@ -51,7 +54,7 @@ static void submit(run *r, request *q, uint32_t index, const char *text, size_t 
     realm_error err = {0};
     realm_sampling greedy = {.top_p = 1.0f, .repetition_penalty = 1.0f, .ignore_end = 1};
     uint32_t prompt = encode(r, text, size, tokens);
-    *q = (request){.prompt = prompt};
+    *q = (request){.prompt = prompt, .missing = made};
     expect(realm_context_create(r->rt, index, ++r->tenant, NULL, &q->ctx, &err), &err);
     expect(realm_context_grant(q->ctx, r->model, &handle, &err), &err);
     expect(realm_session_open(q->ctx, handle, NULL, &session, &err), &err);
@@ -64,6 +67,7 @@ static void take_text(const run *r, request *q) {
     realm_error err = {0};
     for (uint32_t count = EVENTS; count == EVENTS;) {
         expect(realm_ticket_tokens(q->ctx, q->ticket, tokens, EVENTS, &count, &err), &err);
+        q->missing -= count < EVENTS ? count : EVENTS;
         for (uint32_t i = 0; i < count && i < EVENTS; i++) {
             char text[256];
             size_t size;
@@ -72,14 +76,23 @@ static void take_text(const run *r, request *q) {
     }
 }
 
+static void note_together(run *r, const request *all, uint32_t count) {
+    r->together = seconds();
+    r->waiting = 0;
+    for (uint32_t i = 0; i < count; i++) r->waiting += all[i].missing;
+}
+
 static void wait_for_all(run *r, request *all, uint32_t count) {
     realm_completion events[EVENTS];
-    for (uint32_t open = count; open > 0;) {
+    for (uint32_t open = count, silent = count; open > 0;) {
         uint32_t n = realm_runtime_wait(r->rt, events, EVENTS, UINT64_MAX);
         for (uint32_t i = 0; i < n; i++) {
             request *q = &all[events[i].tag];
             take_text(r, q);
-            if (q->first == 0.0) q->first = seconds();
+            if (q->first == 0.0) {
+                q->first = seconds();
+                if (--silent == 0) note_together(r, all, count);
+            }
             if (events[i].state == REALM_TICKET_FAILED) expect(REALM_E_INTERNAL, &(realm_error){.message = "a request failed"});
             if (events[i].state != REALM_TICKET_READY || q->end != 0.0) continue;
             q->end = seconds();
@@ -127,7 +140,7 @@ typedef struct memory {
 } memory;
 
 typedef struct measured { /* of one repeat */
-    double prefill, first, decode, parallel;
+    double prefill, first, decode, parallel, together;
 } measured;
 
 static measured measure(run *r, const uint32_t counts[5]) {
@@ -138,7 +151,10 @@ static measured measure(run *r, const uint32_t counts[5]) {
     m.first = timed(r, 1, counts[1], 1, &q);
     timed(r, 1, counts[1], counts[3] + 1, &q);
     m.decode = counts[3] / (q.end - q.first);
-    m.parallel = GENERATIONS * (double)counts[4] / timed(r, GENERATIONS, counts[1], counts[4], &q);
+    double began = seconds();
+    took = timed(r, GENERATIONS, counts[1], counts[4], &q);
+    m.parallel = GENERATIONS * (double)counts[4] / took;
+    m.together = r->waiting / (began + took - r->together);
     return m;
 }
 
@@ -179,11 +195,16 @@ int main(int argc, char **argv) {
     memory m = warm_up(&r, counts);
     measured all[MAX_REPEATS];
     for (uint32_t i = 0; i < counts[5]; i++) all[i] = measure(&r, counts);
-    printf("{\"kernels\": \"%s\", \"resident_decoded\": %.0f, \"resident_prompted\": %.0f, \"resident_peak\": %.0f, ",
-           realm_runtime_kernels(r.rt), m.decoded, m.prompted, m.peak);
-    printf("\"load\": %.6f, \"first\": %.6f, \"prefill\": %.3f, \"decode\": %.3f, \"parallel\": %.3f, \"resident\": %.0f}\n",
-           loaded, median(all, counts[5], offsetof(measured, first)), median(all, counts[5], offsetof(measured, prefill)),
-           median(all, counts[5], offsetof(measured, decode)), median(all, counts[5], offsetof(measured, parallel)), resident_bytes());
+    printf("{\"kernels\": \"%s\", \"resident_decoded\": %.0f, \"resident_prompted\": %.0f, \"resident_peak\": %.0f, \"resident\": %.0f",
+           realm_runtime_kernels(r.rt), m.decoded, m.prompted, m.peak, resident_bytes());
+    printf(", \"load\": %.6f", loaded);
+#define PRINT_MEDIAN(field) printf(", \"" #field "\": %.6f", median(all, counts[5], offsetof(measured, field)))
+    PRINT_MEDIAN(first);
+    PRINT_MEDIAN(prefill);
+    PRINT_MEDIAN(decode);
+    PRINT_MEDIAN(parallel);
+    PRINT_MEDIAN(together);
+    printf("}\n");
     realm_model_close(r.model);
     realm_runtime_destroy(r.rt);
     return 0;

@@ -38,7 +38,7 @@ def test_runs_and_goes_on(model: Path, tmp_path: Path) -> None:
     [found] = state["rounds"]
     assert set(found) == {f"ops/{model}/best", f"core/{model}/best"}
     core = found[f"core/{model}/best"]
-    assert all(core[name] > 0 for name in ("prefill", "decode", "parallel", "first", "load"))
+    assert all(core[name] > 0 for name in ("prefill", "decode", "parallel", "together", "first", "load"))
     assert core["resident_peak"] >= core["resident_decoded"] > 0
     ops = found[f"ops/{model}/best"]["one decodes"]["ops"]
     row_bytes = TINY.width // 32 * 34  # Q8_0: 32 weights in 34 bytes
