@@ -19,10 +19,9 @@ static unsigned poisoned;
 bool executor_begin(executor *x, const batch *work) {
     if (poisoning) {
         poisoned++;
-        for (uint32_t s = 0; s < REALM_SLOT_COUNT; s++) memset(x->slots[s], 0xff, (size_t)x->slot_bytes[s]);
-        memset(x->prepared, 0xff, (size_t)x->prepared_bytes);
+        memset(x->memory.memory, 0xff, (size_t)x->memory.reserved);
         memset(x->scratch, 0xff, x->scratch_floats * pool_threads(x->pool) * sizeof(float));
-        memset(x->cos_sin, 0xff, (size_t)x->max_rows * x->plan->rope_half * 2 * sizeof(float));
+        memset(x->cos_sin, 0xff, (size_t)work->n_rows * x->plan->rope_half * 2 * sizeof(float));
     }
     return executor_begin_clean(x, work);
 }

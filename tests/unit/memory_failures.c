@@ -1,6 +1,7 @@
 /* memory_failures.c: a runtime's whole life (loading, passes of every kind, host tensors, the layer store) with the nth
  * allocation failing, for n = 1, 2, ... until nothing fails any more. Every failure must be a typed error, and nothing may stay
  * allocated. Linked with --wrap for each allocating function. Usage: memory_failures MODEL.gguf; prints how many were failed. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -26,13 +27,17 @@ void *__wrap_aligned_alloc(size_t alignment, size_t size);
 int __wrap_posix_memalign(void **out, size_t alignment, size_t size);
 void *__wrap_mmap(void *address, size_t size, int protection, int flags, int file, long offset);
 
-static int fails(void) { return ++allocations == failing; }
+static int fails(void) {
+    if (++allocations != failing) return 0;
+    errno = ENOMEM;
+    return 1;
+}
 void *__wrap_malloc(size_t size) { return fails() ? NULL : __real_malloc(size); }
 void *__wrap_calloc(size_t count, size_t size) { return fails() ? NULL : __real_calloc(count, size); }
 void *__wrap_realloc(void *p, size_t size) { return fails() ? NULL : __real_realloc(p, size); }
 void *__wrap_aligned_alloc(size_t alignment, size_t size) { return fails() ? NULL : __real_aligned_alloc(alignment, size); }
 int __wrap_posix_memalign(void **out, size_t alignment, size_t size) {
-    return fails() ? 12 : __real_posix_memalign(out, alignment, size); /* ENOMEM */
+    return fails() ? ENOMEM : __real_posix_memalign(out, alignment, size);
 }
 void *__wrap_mmap(void *address, size_t size, int protection, int flags, int file, long offset) {
     return fails() ? MAP_FAILED : __real_mmap(address, size, protection, flags, file, offset);
