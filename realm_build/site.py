@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.server
 import mimetypes
+import queue
 import re
 import threading
 import urllib.parse
@@ -22,6 +23,7 @@ TYPES = {
     ".gguf": "application/octet-stream",
 }
 PIECE_BYTES = 1 << 18
+MOST_TOLD_BYTES = 1 << 20
 ISOLATION = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 
 
@@ -33,6 +35,9 @@ class Site:
             f"/{prefix.strip('/')}/".replace("//", "/"): folder for prefix, folder in folders.items()
         }
         self.isolated = isolated
+        self.told: queue.SimpleQueue[bytes] | None = (
+            None  # takes what pages send by POST, where somebody wants it
+        )
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler(self))
         self.server.daemon_threads = True
         self.url = f"http://localhost:{self.server.server_port}/"
@@ -65,6 +70,15 @@ def handler(site: Site) -> type[http.server.BaseHTTPRequestHandler]:
 
         def do_HEAD(self) -> None:
             self.answer(body=False)
+
+        def do_POST(self) -> None:
+            size = self.headers.get("Content-Length") or ""
+            if site.told is None or not size.isdecimal() or int(size) > MOST_TOLD_BYTES:
+                self.close_connection = True
+                self.send_error(HTTPStatus.FORBIDDEN)
+                return
+            site.told.put(self.rfile.read(int(size)))
+            self.start(HTTPStatus.OK, {})
 
         def answer(self, body: bool) -> None:
             file = site.find(urllib.parse.unquote(urllib.parse.urlsplit(self.path).path))

@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import platform
+import queue
 import statistics
 import subprocess
 import tempfile
@@ -28,23 +29,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import BrowserContext, Playwright, sync_playwright
-
 from realm_build import browser, node
 from realm_build.site import Site
 from tests.web.memory import Memory
 
 CPU_INFO = Path("/proc/cpuinfo")
 PAGE = """<!doctype html><title>Benchmark</title><script type="module">
-import * as sdk from './realm/realm.mjs';
-globalThis.sdk = sdk;</script>"""
-WLLAMA_PAGE = """<!doctype html><title>Benchmark</title><script type="module">
-import { Wllama } from './wllama/esm/index.js';
-globalThis.sdk = { Wllama };</script>"""
+import * as sdk from '%s';
+const tell = (value) => fetch('result', { method: 'POST', body: JSON.stringify(value) });
+const round = %s;
+await tell('ready');
+await new Promise((resolve) => setTimeout(resolve, %d));
+round(...%s).then(tell, (problem) => tell({ error: String(problem?.stack ?? problem) }));
+</script>"""
+SDK, WLLAMA = "./realm/realm.mjs", "./wllama/esm/index.js"
+CALM_MS = 1000  # a page waits so long before it begins, so that its memory can be looked at
+PATIENCE_SECONDS = 1800
 
-ROUND = """async ([url, threads, prefill, decode]) => {
+ROUND = """async (url, threads, prefill, decode) => {
   const seconds = () => performance.now() / 1000;
-  const realm = new globalThis.sdk.Realm({ backend: 'wasm', threads });
+  const realm = new sdk.Realm({ backend: 'wasm', threads });
   const began = seconds();
   await realm.loadModel(url, { cache: 'never' });
   const load = seconds() - began;
@@ -71,10 +75,10 @@ ROUND = """async ([url, threads, prefill, decode]) => {
   };
 }"""
 
-WLLAMA_ROUND = """async ([url, threads, prompts, decode]) => {
+WLLAMA_ROUND = """async (url, threads, prompts, decode) => {
   const seconds = () => performance.now() / 1000;
   const paths = { default: './wllama/esm/wasm/wllama.wasm' };
-  const wllama = new globalThis.sdk.Wllama(paths, { suppressNativeLog: true });
+  const wllama = new sdk.Wllama(paths, { suppressNativeLog: true });
   const began = seconds();
   const blob = await (await fetch(url)).blob();
   await wllama.loadModel([blob], { n_ctx: 2048, n_gpu_layers: 0, n_threads: threads });
@@ -99,50 +103,45 @@ WLLAMA_ROUND = """async ([url, threads, prompts, decode]) => {
 
 
 @contextmanager
-def chromium(playwright: Playwright, profile: Path) -> Iterator[tuple[BrowserContext, int]]:
-    """Chromium as a child of this process, so that whatever keeps the machine quiet spares it."""
-    flags = [*browser.QUIET, "--headless=new", "--no-sandbox", "--remote-debugging-port=0"]
-    command = [str(browser.install()), *flags, f"--user-data-dir={profile}", "about:blank"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        port = profile / "DevToolsActivePort"
-        while not port.exists() or not port.read_text():
-            time.sleep(0.1)
-        address = f"http://127.0.0.1:{port.read_text().splitlines()[0]}"
-        yield playwright.chromium.connect_over_cdp(address).contexts[0], process.pid
-    finally:
-        process.kill()
-        process.wait()
+def chromium(address: str) -> Iterator[int]:
+    """Chromium on a page, as a child of this process, so that whatever keeps the machine quiet spares it.
+
+    Nobody looks into it: DevTools, and so Playwright, would keep every answer's bytes in the page's memory.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        flags = [*browser.QUIET, "--headless=new", "--no-sandbox", f"--user-data-dir={profile}"]
+        command = [str(browser.install()), *flags, address]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+            process.wait()
 
 
-def measure(
-    playwright: Playwright, site: Site, name: str, script: str, arguments: list[Any]
-) -> dict[str, Any]:
-    with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        chromium(playwright, Path(folder)) as (context, root),
-    ):
-        page = context.new_page()
-        page.set_default_timeout(0)
-        page.goto(f"{site.url}{name}.html")
-        page.wait_for_function("globalThis.sdk")
+def measure(site: Site, name: str, sdk: str, script: str, arguments: list[Any]) -> dict[str, Any]:
+    site.told = queue.SimpleQueue()
+    page = PAGE % (sdk, script, CALM_MS, json.dumps(arguments))
+    (site.folders["/"] / name).write_text(page)
+    with chromium(f"{site.url}{name}") as root:
+        site.told.get(timeout=PATIENCE_SECONDS)
         with Memory(root) as memory:
-            result: dict[str, Any] = page.evaluate(script, arguments)
+            result: dict[str, Any] = json.loads(site.told.get(timeout=PATIENCE_SECONDS))
+    if "error" in result:
+        raise RuntimeError(f"{name}: {result['error']}")
     result["peakMiB"] = round(memory.peak_mib)
     return result
 
 
-def run_round(
-    playwright: Playwright, site: Site, model: str, threads: int, options: argparse.Namespace
-) -> dict[str, Any]:
+def run_round(site: Site, model: str, threads: int, options: argparse.Namespace) -> dict[str, Any]:
     arguments = [f"models/{model}", threads, options.prefill, options.decode]
-    own = measure(playwright, site, "bench", ROUND, arguments)
+    own = measure(site, "realm.html", SDK, ROUND, arguments)
     prompts = own.pop("prompts")
     made = {"model": Path(model).stem, "threads": threads, **place(), "realm": own}
     if options.wllama:
         arguments = [f"models/{model}", threads, prompts, options.decode]
         version = json.loads((options.wllama / "package.json").read_text())["version"]
-        theirs = measure(playwright, site, "wllama", WLLAMA_ROUND, arguments)
+        theirs = measure(site, "wllama.html", WLLAMA, WLLAMA_ROUND, arguments)
         made["wllama"] = {**theirs, "version": version}
     return made
 
@@ -242,9 +241,7 @@ def main() -> None:
 
 
 def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        (Path(folder) / "bench.html").write_text(PAGE)
-        (Path(folder) / "wllama.html").write_text(WLLAMA_PAGE)
+    with tempfile.TemporaryDirectory() as folder:
         for model in options.models:
             folders = {"/": Path(folder), "/realm/": node.WEB_DIST, "/models/": model.resolve().parent}
             if options.wllama:
@@ -252,7 +249,7 @@ def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             with Site(folders, isolated=True) as site:
                 for threads in options.threads:
                     for _ in range(options.rounds):
-                        yield run_round(playwright, site, model.name, threads, options)
+                        yield run_round(site, model.name, threads, options)
 
 
 if __name__ == "__main__":
