@@ -6,8 +6,6 @@ import { ByteReader } from './byte_reader.js';
 import { Assembler, notify, type BlockFile, type Deliver } from './store.js';
 
 const PIECE = 1 << 20;
-/** Large enough that asking the browser costs little. */
-const READ_AT_ONCE = 1 << 20;
 
 export class BlobFile implements BlockFile {
   readonly block = PIECE;
@@ -37,7 +35,7 @@ export class BlobFile implements BlockFile {
     const assembler = new Assembler(first, this.size, PIECE);
     const part = this.blob.slice(first * PIECE, end * PIECE);
     // Chromium now and then leaves a read into an own buffer of a Blob's stream unanswered for ever.
-    const reader = new ByteReader(part.stream(), READ_AT_ONCE, false);
+    const reader = new ByteReader(part.stream());
     try {
       for (;;) {
         if (signal?.aborted) throw cancelled(signal.reason);
@@ -48,7 +46,7 @@ export class BlobFile implements BlockFile {
           at += taken;
           if (!full) continue;
           await deliver(assembler.index - 1, full);
-          assembler.recycle(full);
+          assembler.spare = full;
         }
       }
     } finally {

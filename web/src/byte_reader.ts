@@ -1,49 +1,31 @@
-// Reads a stream into one buffer again and again: a new one for each piece would leave as much garbage as there are bytes.
+// Reads a stream of bytes, giving the memory of each piece back before the next one is asked for.
 
 export class ByteReader {
-  readonly #own: ReadableStreamBYOBReader | undefined;
-  /** For streams, or browsers, that hand out buffers of their own. */
-  readonly #default: ReadableStreamDefaultReader<Uint8Array> | undefined;
-  #buffer: ArrayBuffer;
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
   readonly #nowhere = new MessageChannel();
-  #lent: Uint8Array | undefined; // what the stream itself allocated and was handed out last
+  #lent: Uint8Array | undefined; // what was handed out last
 
-  /** `own`: false leaves the buffers to the stream. */
-  constructor(stream: ReadableStream<Uint8Array>, size: number, own = true) {
-    this.#buffer = new ArrayBuffer(own ? size : 0);
+  constructor(stream: ReadableStream<Uint8Array>) {
     this.#nowhere.port2.close();
-    this.#own = own ? byobReader(stream) : undefined;
-    if (!this.#own) this.#default = stream.getReader();
+    this.#reader = stream.getReader();
   }
 
   /** The next bytes, or undefined at the end. They are valid until the next read. */
   async read(): Promise<Uint8Array | undefined> {
-    if (this.#default) {
-      this.#release();
-      return (this.#lent = (await this.#default.read()).value);
-    }
-    const { done, value } = await this.#own!.read(new Uint8Array(this.#buffer));
-    if (value) this.#buffer = value.buffer;
-    return done ? undefined : value;
+    this.#release();
+    return (this.#lent = (await this.#reader.read()).value);
   }
 
   cancel(): void {
     this.#release();
     this.#nowhere.port1.close();
-    (this.#own ?? this.#default)?.cancel().catch(() => undefined);
+    this.#reader.cancel().catch(() => undefined);
   }
 
   /** Gives memory back at once by sending it to nobody: garbage would only be collected when some 100 MB have gathered. */
   #release(): void {
-    if (this.#lent) this.#nowhere.port1.postMessage(null, [this.#lent.buffer]);
+    const whole = this.#lent && this.#lent.byteLength === this.#lent.buffer.byteLength; // no other piece can lie in it
+    if (this.#lent && whole) this.#nowhere.port1.postMessage(null, [this.#lent.buffer]);
     this.#lent = undefined;
-  }
-}
-
-function byobReader(stream: ReadableStream<Uint8Array>): ReadableStreamBYOBReader | undefined {
-  try {
-    return stream.getReader({ mode: 'byob' });
-  } catch {
-    return undefined;
   }
 }

@@ -109,13 +109,13 @@ export class RangedFile implements BlockFile {
   // ---- one connection ----
 
   async #lane(cursor: { next: number; end: number; lanes: number }, deliver: Deliver, signal: AbortSignal): Promise<void> {
-    const room = new Uint8Array(BLOCK);
+    let room: Uint8Array | undefined; // of one run after the other: garbage would gather faster than it is collected
     while (cursor.next < cursor.end) {
       const index = cursor.next;
       const run = nextRun(index, cursor.end, cursor.lanes, (at) => this.#isFree(at));
       cursor.next += Math.max(1, run.count);
-      if (run.count > 0) await this.#fetch(run, deliver, signal);
-      else await this.#share(index, room, deliver, signal);
+      if (run.count > 0) room = await this.#fetch(run, deliver, signal, room);
+      else await this.#share(index, (room ??= new Uint8Array(BLOCK)), deliver, signal);
     }
   }
 
@@ -139,19 +139,20 @@ export class RangedFile implements BlockFile {
     else await this.#share(index, room, deliver, signal);
   }
 
-  async #fetch(run: Run, deliver: Deliver, signal: AbortSignal): Promise<void> {
+  /** Returns room for another block, when there is some. */
+  async #fetch(run: Run, deliver: Deliver, signal: AbortSignal, room?: Uint8Array): Promise<Uint8Array | undefined> {
     const claims = new Map<number, Claim>();
     const end = run.first + run.count;
     for (let index = run.first; index < end; index += 1) claims.set(index, new Claim());
     for (const [index, claim] of claims) this.#claims.set(index, claim);
-    const assembler = new Assembler(run.first, this.size);
+    const assembler = new Assembler(run.first, this.size, BLOCK, room);
     const arrived = async (index: number, bytes: Uint8Array): Promise<void> => {
       this.accept(index, bytes);
       const claim = claims.get(index);
       claim?.resolve(bytes);
       this.#claims.delete(index);
       await deliver(index, bytes);
-      if (!claim?.shared && !this.#memory.has(index)) assembler.recycle(bytes);
+      if (!claim?.shared && !this.#memory.has(index)) assembler.spare = bytes;
     };
     const attempt = (): Promise<void> => this.#attempt(assembler, end, arrived, signal);
     try {
@@ -162,6 +163,7 @@ export class RangedFile implements BlockFile {
         if (this.#claims.get(index) === claim) this.#claims.delete(index);
       }
     }
+    return assembler.spare;
   }
 
   /** One answer, as far as it goes. */

@@ -6,7 +6,6 @@ import { MAX_FILE_SIZE } from './blocks.js';
 import { ByteReader } from './byte_reader.js';
 
 /** Of a body, read at once. */
-const PIECE = 256 << 10;
 /** Within the stall time a connection must bring so much, or the first bytes of its answer. */
 const STALL_BYTES = 16 << 10;
 const FIRST_WAIT_MS = 300;
@@ -56,7 +55,7 @@ export class Answer {
   taken = 0;
 
   constructor(readonly url: string, readonly head: Head, response: Response, readonly watch: Watch) {
-    this.#reader = response.body ? new ByteReader(response.body, PIECE) : undefined;
+    this.#reader = response.body ? new ByteReader(response.body) : undefined;
   }
 
   /** The next bytes, or undefined at the end. They are valid until the next read. */

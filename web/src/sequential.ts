@@ -152,7 +152,7 @@ export class SequentialFile implements BlockFile {
       at += taken;
       if (!full) continue;
       this.#keep(assembler.index - 1, full);
-      assembler.recycle(full);
+      assembler.spare = full;
     }
   }
 

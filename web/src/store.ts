@@ -81,10 +81,10 @@ export class BlobStore implements BlockStore {
 /** Cuts a stream of pieces into blocks, beginning at a block's start. */
 export class Assembler {
   #block: Uint8Array | undefined;
-  #spare: Uint8Array | undefined;
   #filled = 0;
 
-  constructor(public index: number, readonly size: number, readonly block = BLOCK) {}
+  /** `spare`: room for a block that nobody needs, if there is any. */
+  constructor(public index: number, readonly size: number, readonly block = BLOCK, public spare?: Uint8Array) {}
 
   /** The next byte that is missing. */
   get position(): number {
@@ -94,7 +94,7 @@ export class Assembler {
   /** Takes what fits into the current block: how much that was, and the block when it is full. */
   take(piece: Uint8Array): { taken: number; full: Uint8Array | undefined } {
     const length = Math.min(this.block, this.size - this.index * this.block);
-    this.#block ??= sized(this.#spare, length);
+    this.#block ??= sized(this.spare, length);
     const taken = Math.min(piece.length, length - this.#filled);
     this.#block.set(piece.subarray(0, taken), this.#filled);
     this.#filled += taken;
@@ -102,14 +102,9 @@ export class Assembler {
     const full = this.#block;
     this.#block = undefined;
     this.#filled = 0;
-    this.#spare = undefined;
+    this.spare = undefined;
     this.index += 1;
     return { taken, full };
-  }
-
-  /** Gives back a full block whose bytes nobody needs any more. */
-  recycle(block: Uint8Array): void {
-    this.#spare = block;
   }
 }
 
