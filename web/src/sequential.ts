@@ -61,9 +61,17 @@ export class SequentialFile implements BlockFile {
     const room = new Uint8Array(BLOCK);
     for (let index = first; index < end; index += 1) {
       while (!this.#has(index)) await this.#moved(signal);
-      const store = this.store.held.has(index) ? this.store : this.#overflow;
-      await deliver(index, await store.read(index, room));
+      await deliver(index, await this.#read(index, room));
       if (signal?.aborted) throw cancelled(signal.reason);
+    }
+  }
+
+  /** A failed download closes its store, perhaps just now. */
+  async #read(index: number, room: Uint8Array): Promise<Uint8Array> {
+    try {
+      return await (this.store.held.has(index) ? this.store : this.#overflow).read(index, room);
+    } catch (problem) {
+      throw this.#failure ?? problem;
     }
   }
 
