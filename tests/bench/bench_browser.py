@@ -103,17 +103,18 @@ WLLAMA_ROUND = """async (url, threads, prompts, decode) => {
 
 
 @contextmanager
-def chromium(address: str) -> Iterator[int]:
+def chromium(address: str, *flags: str) -> Iterator[tuple[int, Path]]:
     """Chromium on a page, as a child of this process, so that whatever keeps the machine quiet spares it.
 
-    Nobody looks into it: DevTools, and so Playwright, would keep every answer's bytes in the page's memory.
+    Its process and its profile. Nobody looks into it: DevTools, and so Playwright, would keep every answer's
+    bytes in the page's memory.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        flags = [*browser.QUIET, "--headless=new", "--no-sandbox", f"--user-data-dir={profile}"]
-        command = [str(browser.install()), *flags, address]
+        own = [*browser.QUIET, "--headless=new", "--no-sandbox", f"--user-data-dir={profile}"]
+        command = [str(browser.install()), *own, *flags, address]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            yield process.pid
+            yield process.pid, Path(profile)
         finally:
             process.kill()
             process.wait()
@@ -123,7 +124,7 @@ def measure(site: Site, name: str, sdk: str, script: str, arguments: list[Any]) 
     site.told = queue.SimpleQueue()
     page = PAGE % (sdk, script, CALM_MS, json.dumps(arguments))
     (site.folders["/"] / name).write_text(page)
-    with chromium(f"{site.url}{name}") as root:
+    with chromium(f"{site.url}{name}") as (root, _):
         site.told.get(timeout=PATIENCE_SECONDS)
         with Memory(root) as memory:
             result: dict[str, Any] = json.loads(site.told.get(timeout=PATIENCE_SECONDS))

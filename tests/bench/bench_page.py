@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import CDPSession, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import BrowserContext, CDPSession, Page, Playwright, expect, sync_playwright
 
 from realm_build import web
 from realm_build.site import Site
@@ -102,6 +102,15 @@ def with_sdk_alone(
         return asdict(thread.end())
 
 
+def connect(playwright: Playwright, profile: Path) -> BrowserContext:
+    port = profile / "DevToolsActivePort"
+    while not port.exists() or not port.read_text():
+        time.sleep(0.1)
+    return playwright.chromium.connect_over_cdp(
+        f"http://127.0.0.1:{port.read_text().splitlines()[0]}"
+    ).contexts[0]
+
+
 PAGES = {"demo": in_demo_page, "sdk": with_sdk_alone}
 
 
@@ -109,10 +118,10 @@ def measure(playwright: Playwright, options: argparse.Namespace, name: str, thre
     """In a browser and with a profile of its own."""
     folders = {"/": web.stage(), "/models/": options.model.resolve().parent}
     with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         Site(folders, isolated=threads > 1) as site,
-        chromium(playwright, Path(folder) / "profile") as (context, root),
+        chromium("about:blank", "--remote-debugging-port=0") as (root, profile),
     ):
+        context = connect(playwright, profile)
         for other in context.pages:
             other.close()
         figures = PAGES[name](context.new_page(), root, site, options, threads)
