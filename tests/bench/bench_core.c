@@ -1,7 +1,7 @@
 /* bench_core.c: the core alone, driven through realm.h as a host would: what bench_node.py compares the Node SDK with.
  *   bench_core MODEL THREADS FIRST PREFILL DECODE PARALLEL REPEATS [MASK of REALM_CPU_...]      prints one JSON object of medians
  * Times are of whole requests, from text to text: encode, submit, decode each token as it comes, until the ticket ended. PARALLEL
- * tokens by each of 8 generations at once, as whole requests ("parallel") and from when all have their first token ("together").
+ * tokens by each of 8 generations at once, as whole requests ("parallel") and while all of them decode ("together").
  * Resident memory is told after DECODE tokens of one request, a while after a prompt of PREFILL tokens, at most until then, and in
  * the end. */
 #include <stddef.h>
@@ -18,13 +18,15 @@ typedef struct run {
     realm_runtime *rt;
     realm_model *model;
     uint64_t tenant; /* a new one for each request: no prefix is found */
-    double together;  /* when the last of a set of requests had its first token; */
-    uint32_t waiting; /* tokens that the set still had to make then */
+    struct {
+        double began, ended;  /* when the last of a set of requests had its first token, and when the first one ended; */
+        uint32_t from, until; /* tokens that the set had made then */
+    } together;
 } run;
 
 typedef struct request {
     realm_context *ctx;
-    uint32_t ticket, prompt, missing; /* tokens of the prompt; to be made */
+    uint32_t ticket, prompt, made; /* tokens of the prompt; made so far */
     double first, end; /* seconds since the clock's start */
 } request;
 
@@ -54,7 +56,7 @@ static void submit(run *r, request *q, uint32_t index, const char *text, size_t 
     realm_error err = {0};
     realm_sampling greedy = {.top_p = 1.0f, .repetition_penalty = 1.0f, .ignore_end = 1};
     uint32_t prompt = encode(r, text, size, tokens);
-    *q = (request){.prompt = prompt, .missing = made};
+    *q = (request){.prompt = prompt};
     expect(realm_context_create(r->rt, index, ++r->tenant, NULL, &q->ctx, &err), &err);
     expect(realm_context_grant(q->ctx, r->model, &handle, &err), &err);
     expect(realm_session_open(q->ctx, handle, NULL, &session, &err), &err);
@@ -67,7 +69,7 @@ static void take_text(const run *r, request *q) {
     realm_error err = {0};
     for (uint32_t count = EVENTS; count == EVENTS;) {
         expect(realm_ticket_tokens(q->ctx, q->ticket, tokens, EVENTS, &count, &err), &err);
-        q->missing -= count < EVENTS ? count : EVENTS;
+        q->made += count < EVENTS ? count : EVENTS;
         for (uint32_t i = 0; i < count && i < EVENTS; i++) {
             char text[256];
             size_t size;
@@ -76,10 +78,10 @@ static void take_text(const run *r, request *q) {
     }
 }
 
-static void note_together(run *r, const request *all, uint32_t count) {
-    r->together = seconds();
-    r->waiting = 0;
-    for (uint32_t i = 0; i < count; i++) r->waiting += all[i].missing;
+static uint32_t tokens_made(const request *all, uint32_t count) {
+    uint32_t made = 0;
+    for (uint32_t i = 0; i < count; i++) made += all[i].made;
+    return made;
 }
 
 static void wait_for_all(run *r, request *all, uint32_t count) {
@@ -91,12 +93,18 @@ static void wait_for_all(run *r, request *all, uint32_t count) {
             take_text(r, q);
             if (q->first == 0.0) {
                 q->first = seconds();
-                if (--silent == 0) note_together(r, all, count);
+                if (--silent == 0) {
+                    r->together.began = q->first;
+                    r->together.from = tokens_made(all, count);
+                }
             }
             if (events[i].state == REALM_TICKET_FAILED) expect(REALM_E_INTERNAL, &(realm_error){.message = "a request failed"});
             if (events[i].state != REALM_TICKET_READY || q->end != 0.0) continue;
             q->end = seconds();
-            open--;
+            if (open-- == count) {
+                r->together.ended = q->end;
+                r->together.until = tokens_made(all, count);
+            }
         }
     }
 }
@@ -151,10 +159,8 @@ static measured measure(run *r, const uint32_t counts[5]) {
     m.first = timed(r, 1, counts[1], 1, &q);
     timed(r, 1, counts[1], counts[3] + 1, &q);
     m.decode = counts[3] / (q.end - q.first);
-    double began = seconds();
-    took = timed(r, GENERATIONS, counts[1], counts[4], &q);
-    m.parallel = GENERATIONS * (double)counts[4] / took;
-    m.together = r->waiting / (began + took - r->together);
+    m.parallel = GENERATIONS * (double)counts[4] / timed(r, GENERATIONS, counts[1], counts[4], &q);
+    m.together = (r->together.until - r->together.from) / (r->together.ended - r->together.began);
     return m;
 }
 

@@ -46,7 +46,7 @@ class Counts:
     first: int = 32
     prefill: int = 512
     decode: int = 64
-    parallel: int = 16
+    parallel: int = 32
     browser_prefill: int = 128
     browser_decode: int = 16
 

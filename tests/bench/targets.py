@@ -161,7 +161,7 @@ def prefill(model: str, path: str, target: float, recorded: float) -> Row:
 
 
 def together(model: str, target: float, recorded: float) -> Row:
-    """From when all have their first token, as llama.cpp's llama-batched-bench counts."""
+    """While all of them decode, as in llama.cpp's llama-batched-bench."""
     return Row(
         f"{TITLES[model]}, {TOGETHER} decode together", "tokens/s",
         Figure(f"core/{model}/best", "together"), target, None, recorded,
