@@ -107,7 +107,7 @@ def read_all_of_one(connection: socket.socket) -> bytes:
     while True:
         piece = connection.recv(65536)
         data += piece
-        if not piece or data.endswith(b"0\r\n\r\n") or has_whole_body(data):
+        if not piece or data.endswith(b"\r\n0\r\n\r\n") or has_whole_body(data):
             return data
 
 
