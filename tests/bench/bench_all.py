@@ -47,6 +47,8 @@ def main() -> int:
     )
     options.out.mkdir(parents=True, exist_ok=True)
     pieces.prepare(setup)
+    if options.prepare:
+        return 0
     state = load_state(options)
     try:
         left = play(setup, state, options)
@@ -79,7 +81,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--prepare", action="store_true", help="only make what is needed, measure nothing")
     options = parser.parse_args()
     if options.rounds is None:
-        options.rounds = 0 if options.prepare else 1 if options.quick else 3
+        options.rounds = 1 if options.quick else 3
     return options
 
 
