@@ -1,11 +1,12 @@
 /* attention_avx2.c: attention over KV pages for AVX2; the same scheme as attention_avx512.c with half pages of 8 positions.
  *
- * The queries (row, head) that share a KV head are taken in tiles of up to ATTENTION_QUERIES; each page's K and V are read and
+ * The queries (row, head) that share a KV head are taken in tiles of up to QUERIES; each page's K and V are read and
  * widened once per tile. The running maximum and sum of the softmax work as in attention_portable.c. */
 #include "avx2.h"
 
 #include <math.h>
 
+#define QUERIES ATTENTION_QUERIES
 #define HALVES 2 /* of a page, 8 positions each */
 
 typedef struct tile {
@@ -144,11 +145,11 @@ static void attend_tile(tile *t, float *scratch) {
     t->queries = t->rows * t->heads;
     t->width = ((size_t)job->head_dim + 7) / 8 * 8;
     t->q = scratch;
-    t->sum = t->q + ATTENTION_QUERIES * t->width;
-    t->scores = t->sum + ATTENTION_QUERIES * t->width;
-    t->totals = t->scores + ATTENTION_QUERIES * 16;
-    t->most = t->totals + ATTENTION_QUERIES * 8;
-    t->shrink = t->most + ATTENTION_QUERIES;
+    t->sum = t->q + QUERIES * t->width;
+    t->scores = t->sum + QUERIES * t->width;
+    t->totals = t->scores + QUERIES * 16;
+    t->most = t->totals + QUERIES * 8;
+    t->shrink = t->most + QUERIES;
     load_queries(t);
     const uint32_t first = job->pos0 + t->row0, last = first + t->rows - 1;
     const uint32_t start = job->window && first >= job->window ? first - job->window + 1 : 0;
@@ -159,17 +160,8 @@ static void attend_tile(tile *t, float *scratch) {
     store_results(t);
 }
 
+#include "attention_tiles.h"
+
 void cpu_attention_avx2(const cpu_attention *job, uint32_t row0, uint32_t row1, uint32_t head0, uint32_t head1, float *scratch) {
-    const uint32_t shared = job->n_head / job->n_head_kv; /* query heads of a KV head */
-    for (uint32_t head = head0; head < head1;) {
-        uint32_t heads = shared - head % shared;
-        if (heads > head1 - head) heads = head1 - head;
-        if (heads > ATTENTION_QUERIES) heads = ATTENTION_QUERIES;
-        const uint32_t most_rows = ATTENTION_QUERIES / heads;
-        for (uint32_t row = row0; row < row1; row += most_rows) {
-            const uint32_t rows = row1 - row < most_rows ? row1 - row : most_rows;
-            attend_tile(&(tile){.job = job, .head_kv = head / shared, .head0 = head, .heads = heads, .row0 = row, .rows = rows}, scratch);
-        }
-        head += heads;
-    }
+    attend_tiles(job, row0, row1, head0, head1, scratch);
 }

@@ -288,18 +288,9 @@ static void attend_tile(tile *t, float *scratch) {
     store_results(t);
 }
 
+#include "attention_tiles.h"
+
 void cpu_attention_avx512(const cpu_attention *job, uint32_t row0, uint32_t row1, uint32_t head0, uint32_t head1,
                           float *scratch) {
-    const uint32_t shared = job->n_head / job->n_head_kv; /* query heads of a KV head */
-    for (uint32_t head = head0; head < head1;) {
-        uint32_t heads = shared - head % shared;
-        if (heads > head1 - head) heads = head1 - head;
-        if (heads > QUERIES) heads = QUERIES;
-        const uint32_t most_rows = QUERIES / heads;
-        for (uint32_t row = row0; row < row1; row += most_rows) {
-            const uint32_t rows = row1 - row < most_rows ? row1 - row : most_rows;
-            attend_tile(&(tile){.job = job, .head_kv = head / shared, .head0 = head, .heads = heads, .row0 = row, .rows = rows}, scratch);
-        }
-        head += heads;
-    }
+    attend_tiles(job, row0, row1, head0, head1, scratch);
 }
