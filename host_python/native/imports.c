@@ -408,15 +408,19 @@ static const char *import_emit(shim_guest *guest, shim_value *a) {
     return NULL;
 }
 
-/* Kept until Python asks; what does not fit is dropped, so that a chatty guest costs a fixed amount. */
+/* Kept until Python asks; what does not fit is dropped, so that a chatty guest costs a fixed amount. One call is one line: a guest
+ * that writes a line end, or what a terminal obeys, gets a space instead. */
 static const char *import_log(shim_guest *guest, shim_value *a) {
     uint32_t size = a[2].u32;
     const char *text = shim_at(guest, a[1].u32, size, 1, 1);
     if (!text) return BAD_POINTER;
     if (size > LOG_LINE) size = LOG_LINE;
     if (guest->log.size + size + 2 > LOG_BYTES) return NULL;
-    char level = (char)('0' + (a[0].u32 > 3 ? 3 : a[0].u32));
-    if (bytes_append(&guest->log, &level, 1) && bytes_append(&guest->log, text, size)) (void)bytes_append(&guest->log, "\n", 1);
+    char line[1 + LOG_LINE + 1];
+    line[0] = (char)('0' + (a[0].u32 > 3 ? 3 : a[0].u32));
+    for (uint32_t i = 0; i < size; i++) line[1 + i] = (unsigned char)text[i] < ' ' || text[i] == 0x7f ? ' ' : text[i];
+    line[1 + size] = '\n';
+    (void)bytes_append(&guest->log, line, size + 2);
     return NULL;
 }
 

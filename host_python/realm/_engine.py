@@ -276,7 +276,7 @@ class Engine:
             self._run_commands()
             count = library().shim_pump(self.driver, 0 if self._commands else FOREVER, events, EVENTS)
             for index in range(count):
-                self._handle(events[index])
+                self._handle_safely(events[index])
 
     def _run_commands(self) -> None:
         """For a moment; guests that have tokens come before the rest of many."""
@@ -320,6 +320,13 @@ class Engine:
             return
         if request.handle and library().shim_cancel(request.guest.handle, request.handle, ffi.NULL):
             self._bury(request.guest)
+
+    def _handle_safely(self, event: Any) -> None:
+        """Whatever one request's event meets (a log handler that raises, say), the others go on."""
+        try:
+            self._handle(event)
+        except Exception:
+            log.exception("an event of a request could not be handled")
 
     def _handle(self, event: Any) -> None:
         lib = library()

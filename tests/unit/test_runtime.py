@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import struct
 import time
@@ -474,6 +475,43 @@ def test_the_log_import_reaches_python_and_costs_a_fixed_amount(
     records = [record for record in caplog.records if record.name == "realm.guest"]
     assert 100 < len(records) <= 16 * 1024 // 7 + 1
     assert {(record.levelname, record.getMessage()) for record in records} == {("WARNING", "hello")}
+
+
+def test_a_guest_cannot_forge_lines_of_the_log(runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:
+    poll = f"(call $log (i32.const 1) (i32.const 1024) (i32.const 17)) {DONE}"
+    data = r'(data (i32.const 1024) "first\0azebra\0d3\1b[m\7f")'
+    module = guest(imports=host_import("log", "iii"), poll=poll, extra=data)
+    with caplog.at_level("DEBUG", logger="realm.guest"), runtime.load_wasm(module) as loaded:
+        loaded.run()
+    records = [record for record in caplog.records if record.name == "realm.guest"]
+    assert [(record.levelname, record.getMessage()) for record in records] == [("INFO", "first zebra 3 [m ")]
+
+
+def test_an_event_that_cannot_be_handled_is_no_others_end(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A log filter of the application's that raises, in the thread of all realms."""
+
+    class Fails(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            if record.getMessage() == "hello":
+                raise ValueError("a mistake of the application's")
+            return True
+
+    poll = f"(call $log (i32.const 2) (i32.const 1024) (i32.const 5)) {PENDING}"
+    module = guest(imports=host_import("log", "iii"), poll=poll, extra='(data (i32.const 1024) "hello")')
+    log, fails = logging.getLogger("realm.guest"), Fails()
+    log.addFilter(fails)
+    try:
+        with runtime.load_wasm(module) as loaded, runtime.load_wasm(guest()) as other:
+            spec, heard = RequestSpec(model=None, sampling=realm.Sampling()), queue.SimpleQueue[Delivery]()
+            runtime._engine.start(loaded._guest, spec, streaming=False, deliver=lambda delivery: None)
+            runtime._engine.start(other._guest, spec, streaming=False, deliver=heard.put)
+            ended = heard.get(timeout=20)
+            assert isinstance(ended, Ended) and ended.problem is None
+    finally:
+        log.removeFilter(fails)
+    assert "could not be handled" in caplog.text
 
 
 def test_everything_is_refused_after_close() -> None:
