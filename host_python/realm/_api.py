@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     import numpy
 
     from ._guest import Guest
+    from ._score import Scoring
 
 FINISH = ("end", "stop", "length", "cancelled", "failed")  # enum finish
 BACKENDS = ("auto", "cpu")
@@ -104,6 +105,7 @@ class Generation:
     timings: Timings
     logprobs: tuple[float, ...] | None = None  # of each of the tokens, when asked for
     top_logprobs: tuple[tuple[tuple[int, float], ...], ...] | None = None  # the likeliest ids at each place
+    end_token: DrawnToken | None = None  # with logprobs: what ended it, which is not among the tokens
 
     @property
     def usage(self) -> Usage:
@@ -415,6 +417,27 @@ class Realm:
         with HostSession(self._engine, chosen.shared(), KV_TYPES["f32"]) as session:
             return session.logits(tokens, chosen.info.vocab_size)
 
+    def score(
+        self, ids: Sequence[int], *, top_logprobs: int = 0, model: Model | None = None
+    ) -> tuple[DrawnToken, ...]:
+        """The log probability of each of the ids given those before it; NaN for the first one.
+
+        With `top_logprobs` also the likeliest at its place. It counts against the tenant's limits.
+        """
+        return self._scoring(ids, top_logprobs, model).run()
+
+    async def ascore(
+        self,
+        ids: Sequence[int],
+        *,
+        top_logprobs: int = 0,
+        model: Model | None = None,
+        priority: int = 0,
+        deadline: float | None = None,
+    ) -> tuple[DrawnToken, ...]:
+        """score for asyncio; cancelling the task ends the work."""
+        return await self._scoring(ids, top_logprobs, model, priority, deadline).arun()
+
     def stats(self) -> dict[str, Any]:
         """Counters of the engine this realm runs on."""
         self._check_open()
@@ -465,6 +488,21 @@ class Realm:
             priority=check_priority(priority),
             deadline=check_deadline(deadline),
         )
+
+    def _scoring(
+        self,
+        ids: Sequence[int],
+        top_logprobs: int,
+        model: Model | None,
+        priority: int = 0,
+        deadline: float | None = None,
+    ) -> Scoring:
+        from ._score import Scoring
+
+        self._check_open()
+        priority, deadline = check_priority(priority), check_deadline(deadline)
+        chosen = model or self.model
+        return Scoring(self._engine, self._tenant, chosen, self.limits, ids, top_logprobs, priority, deadline)
 
     def _chat_spec(self, messages: Sequence[Message], settings: dict[str, Any]) -> RequestSpec:
         from ._chat import starts_with_bos
@@ -663,6 +701,7 @@ def make_generation(ended: Ended, streamed: str, drawn: Sequence[DrawnToken]) ->
         timings=Timings(ended.first_seconds, ended.total_seconds, *ended.work),
         logprobs=tuple(token.logprob for token in drawn) if drawn else None,
         top_logprobs=tuple(token.top for token in drawn) if drawn and drawn[0].top else None,
+        end_token=ended.end_token if finish == "end" else None,
     )
 
 

@@ -106,6 +106,7 @@ class Ended:
     work: Work = Work()
     extra: bytes = b""
     drawn: tuple[DrawnToken, ...] = ()  # since the last Drawn
+    end_token: DrawnToken | None = None
     problem: RealmError | None = None
 
 
@@ -124,6 +125,7 @@ class Request:
         self.handle = 0
         self.ended = False
         self.cancelled = False
+        self.end_token: DrawnToken | None = None  # where log probabilities are asked for
         self._deliver = deliver
 
     def text(self, piece: bytes) -> None:
@@ -371,6 +373,7 @@ class Engine:
             text=text,
             prompt_tokens=out.prompt_tokens,
             drawn=drawn,
+            end_token=request.end_token,
             first_seconds=out.first_ns / 1e9,
             total_seconds=out.total_ns / 1e9,
             work=_work(out.work),
@@ -396,11 +399,14 @@ class Engine:
         lib.shim_take_drawn(guest.handle, request.handle, tokens, count)
         pairs = [(int(token.id), float(token.logprob)) for token in tokens]
         size, keep_end = 1 + request.spec.top_logprobs, request.spec.sampling.ignore_end
-        return tuple(
-            DrawnToken(*pairs[at], tuple(pairs[at + 1 : at + size]))
-            for at in range(0, count, size)
-            if keep_end or not tokens[at].is_end
-        )
+        found = []
+        for at in range(0, count, size):
+            token = DrawnToken(*pairs[at], tuple(pairs[at + 1 : at + size]))
+            if keep_end or not tokens[at].is_end:
+                found.append(token)
+            else:
+                request.end_token = token
+        return tuple(found)
 
     def _end(self, request: Request, ended: Ended) -> None:
         guest = request.guest

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from ._engine import fill_sampling, wait_for
+from ._errors import error
 from ._library import check, ffi, library, new_error, status_error
 from ._options import Sampling
 
@@ -23,37 +24,61 @@ READY = 2  # realm_ticket_state; from here on the ticket has ended
 
 
 class HostSession:
-    """Open it in a `with`."""
+    """Open it in a `with`; without one the first work opens it, and close() is the caller's to call."""
 
-    def __init__(self, engine: Engine, model: SharedModel, kv_type: int, context_length: int = 0) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        model: SharedModel,
+        kv_type: int,
+        context_length: int = 0,
+        *,
+        tenant: int = 0,  # whose limits and share it counts against; 0: the host's own
+        priority: int = 0,
+        deadline: float | None = None,
+    ) -> None:
         self._engine = engine
+        self._model = model
+        self._tenant = tenant
+        self._options: Any = ffi.new("realm_session_options *")
+        self._options.kv_type, self._options.context_length = kv_type, context_length
+        self._options.no_prefix, self._options.priority = tenant == 0, priority
+        self._options.deadline_ns = 0 if deadline is None else max(1, round(deadline * 1e9))
         self._tag = engine.take_tag(host=True)
         self._waiting: dict[int, Future[None]] = {}
         self._context: Any = ffi.NULL
         self._session = 0
+        self._closed = False
         self._alive: list[Any] = []  # memory the core writes to while a ticket runs
-        engine.run(lambda: self._open(model, kv_type, context_length))
 
     def __enter__(self) -> HostSession:
+        self._engine.run(self._open)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         self._engine.run(self._close)
 
+    def close(self) -> None:
+        """Soon, and without waiting; what runs fails with `closed`."""
+        self._engine.submit(self._close)
+
     def forward(self, ids: list[int]) -> None:
-        self._run(lambda ticket, err: self._lib_forward(ids, ticket, err))
+        wait_for(self._submit(lambda ticket, err: self._lib_forward(ids, ticket, err)))
 
     def logits(self, ids: list[int], vocab_size: int) -> numpy.ndarray[Any, Any]:
         """float32 (len(ids), vocab_size)"""
+        out, done = self.begin_logits(ids, vocab_size)
+        wait_for(done)
+        return out
+
+    def begin_logits(self, ids: list[int], vocab_size: int) -> tuple[numpy.ndarray[Any, Any], Future[None]]:
+        """The same without waiting: they are there when the future is done."""
         import numpy
 
         out = numpy.zeros((len(ids), vocab_size), dtype=numpy.float32)
         tokens = ffi.new("uint32_t[]", ids)
         target = ffi.from_buffer("float[]", out, require_writable=True)
-        self._alive += [out, tokens, target]
+        self._alive = [out, tokens, target]
 
         def submit(ticket: Any, err: Any) -> int:
             lib = library()
@@ -61,8 +86,7 @@ class HostSession:
                 lib.realm_forward_logits(self._context, self._session, tokens, len(ids), target, ticket, err)
             )
 
-        self._run(submit)
-        return out
+        return out, self._submit(submit)
 
     def generate(self, ids: list[int], count: int) -> None:
         """Greedy decoding of exactly `count` tokens after the given ones."""
@@ -77,7 +101,7 @@ class HostSession:
                 lib.realm_generate(self._context, self._session, tokens, len(ids), params, count, ticket, err)
             )
 
-        self._run(submit)
+        wait_for(self._submit(submit))
         del keep
 
     def publish(self) -> tuple[int, int]:
@@ -101,16 +125,19 @@ class HostSession:
 
     # ---- in the pump thread ----
 
-    def _open(self, model: SharedModel, kv_type: int, context_length: int) -> None:
+    def _open(self) -> None:
+        if self._closed:
+            raise error("closed", "the session was closed")
+        if self._context:
+            return
         lib, err = library(), new_error()
         context, handle, session = ffi.new("realm_context **"), ffi.new("uint32_t *"), ffi.new("uint32_t *")
-        check(lib.realm_context_create(self._engine.runtime, self._tag, 0, ffi.NULL, context, err), err)
+        runtime = self._engine.runtime
+        check(lib.realm_context_create(runtime, self._tag, self._tenant, ffi.NULL, context, err), err)
         self._context = context[0]
         try:
-            check(lib.realm_context_grant(self._context, model.pointer, handle, err), err)
-            options = ffi.new("realm_session_options *")
-            options.kv_type, options.context_length, options.no_prefix = kv_type, context_length, 1
-            check(lib.realm_session_open(self._context, handle[0], options, session, err), err)
+            check(lib.realm_context_grant(self._context, self._model.pointer, handle, err), err)
+            check(lib.realm_session_open(self._context, handle[0], self._options, session, err), err)
         except BaseException:
             self._close()
             raise
@@ -118,27 +145,37 @@ class HostSession:
         self._engine.watch_tickets(self._tag, self._progress)
 
     def _close(self) -> None:
+        self._closed = True
         self._engine.watch_tickets(self._tag, None)
         if self._context:
             library().realm_context_destroy(self._context)
             self._context = ffi.NULL
+        for future in self._waiting.values():
+            future.set_exception(error("closed", "the session was closed during its work"))
+        self._waiting.clear()
 
     def _lib_forward(self, ids: list[int], ticket: Any, err: Any) -> int:
         tokens = ffi.new("uint32_t[]", ids)
         return int(library().realm_forward(self._context, self._session, tokens, len(ids), ticket, err))
 
-    def _run(self, submit: Callable[[Any, Any], int]) -> None:
-        """Submits work in the pump and waits for its ticket's end."""
+    def _submit(self, submit: Callable[[Any, Any], int]) -> Future[None]:
+        """Submits work in the pump; the future ends with its ticket."""
         future: Future[None] = Future()
+        future.set_running_or_notify_cancel()  # who no longer waits cannot cancel it: close() does
 
         def command() -> None:
             ticket, err = ffi.new("uint32_t *"), new_error()
-            check(submit(ticket, err), err)
+            try:
+                self._open()
+                check(submit(ticket, err), err)
+            except BaseException as problem:
+                future.set_exception(problem)
+                return
             self._waiting[ticket[0]] = future
             self._look(ticket[0])
 
-        self._engine.run(command)
-        wait_for(future)
+        self._engine.submit(command)
+        return future
 
     def _look(self, ticket: int) -> None:
         """The ticket may have ended while it was submitted, before anyone watched."""

@@ -163,6 +163,126 @@ def test_the_likeliest_tokens_are_those_of_the_logits(client) -> None:
         assert top[token] == pytest.approx(value, abs=0.15)
 
 
+def exact_scores(ids: list[int]) -> list[dict[int, float]]:
+    """Of every token after the first: all log probabilities at its place, from the logits by numpy."""
+    with Realm(threads=1) as realm:
+        logits = realm.logits(ids)[:-1].astype(numpy.float64)
+    rows = logits - logits.max(axis=1, keepdims=True)
+    rows -= numpy.log(numpy.exp(rows).sum(axis=1, keepdims=True))
+    return [dict(enumerate(row)) for row in rows]
+
+
+def tokens_of(text: str, add_special: bool) -> tuple[list[int], list[str]]:
+    with Realm(threads=1) as realm:
+        ids = realm.tokenize(text, add_special=add_special)
+        return ids, [
+            realm.model.detokenize_bytes([i], text_start=False).decode("utf-8", "replace") for i in ids
+        ]
+
+
+TEXT = "The capital of France is Paris. \u4f60 costs 3 \u20ac."
+
+
+@pytest.mark.parametrize("top, most", [(0, 0), (2, 0), (1, 3)])
+def test_echo_tells_the_log_probabilities_of_the_prompt(client, top: int, most: int) -> None:
+    answer = client.completions.create(
+        model="demo",
+        prompt=TEXT,
+        temperature=0,
+        echo=True,
+        logprobs=top,
+        max_tokens=most,
+        extra_body={"ignore_eos": True},
+    )
+    ids, _ = tokens_of(TEXT, add_special=True)
+    own, texts = tokens_of(TEXT, add_special=False)
+    exact, extra = exact_scores(ids), len(ids) - len(own)  # the token that begins every text has no place
+    [choice] = answer.choices
+    found = choice.logprobs
+    assert choice.text.startswith(TEXT) and (most or choice.text == TEXT)
+    assert answer.usage.prompt_tokens == len(ids) and answer.usage.completion_tokens == most
+    assert choice.finish_reason == "length" and len(found.tokens) == len(own) + most
+    assert found.tokens[1 : len(own)] == texts[1:]
+    for place, token in enumerate(own):
+        if place + extra == 0:
+            assert found.token_logprobs[0] is None
+            continue
+        row = exact[place + extra - 1]
+        assert found.token_logprobs[place] == pytest.approx(row[token], abs=0.15)
+        if top:
+            best = sorted(row.values(), reverse=True)[:top]
+            told = found.top_logprobs[place]
+            assert found.tokens[place] in told and top <= len(told) <= top + 1
+            assert sorted(told.values(), reverse=True)[:top] == pytest.approx(best, abs=0.15)
+    assert top or found.top_logprobs is None
+    whole = [text for text in found.tokens if "\ufffd" not in text]
+    for text, at in zip(found.tokens, found.text_offset, strict=True):
+        assert text not in whole or choice.text[at : at + len(text)] == text
+
+
+def test_echo_streams_the_same(client) -> None:
+    settings = {"model": "demo", "prompt": [TEXT, "One two"], "temperature": 0, "max_tokens": 4, "n": 2}
+    whole = client.completions.create(**settings, echo=True, logprobs=1)
+    chunks = list(client.completions.create(**settings, echo=True, logprobs=1, stream=True))
+    for choice in whole.choices:
+        mine = [c for chunk in chunks for c in chunk.choices if c.index == choice.index]
+        assert "".join(c.text for c in mine) == choice.text
+        told = [c.logprobs for c in mine if c.logprobs]
+        for name in ("tokens", "text_offset"):
+            assert [x for each in told for x in getattr(each, name)] == getattr(choice.logprobs, name)
+        values = [x for each in told for x in each.token_logprobs]
+        assert values == pytest.approx(choice.logprobs.token_logprobs, abs=0.15)  # other rows beside them
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_token_that_ends_has_a_place_behind_an_echo(client, stream: bool) -> None:
+    settings = {
+        "model": "demo",
+        "prompt": TEXT,
+        "temperature": 0,
+        "max_tokens": 1,
+        "echo": True,
+        "logprobs": 1,
+    }
+    answer = client.completions.create(**settings, stream=stream)
+    choices = [c for chunk in answer for c in chunk.choices] if stream else answer.choices
+    own, _ = tokens_of(TEXT, add_special=False)
+    values = [value for c in choices if c.logprobs for value in c.logprobs.token_logprobs]
+    assert "".join(c.text for c in choices) == TEXT and choices[-1].finish_reason == "stop"
+    assert len(values) == len(own) + 1 and -5 < values[-1] <= 0
+
+
+def test_token_ids_are_a_prompt(client) -> None:
+    ids, _ = tokens_of("The capital of France is", add_special=True)
+    by_ids = client.completions.create(model="demo", prompt=ids, temperature=0, max_tokens=5)
+    by_text = client.completions.create(
+        model="demo", prompt="The capital of France is", temperature=0, max_tokens=5
+    )
+    assert by_ids.choices[0].text == by_text.choices[0].text
+    assert by_ids.usage == by_text.usage
+    scored = client.completions.create(
+        model="demo", prompt=[ids, ids[:3]], echo=True, logprobs=1, max_tokens=1, temperature=0
+    )
+    exact = exact_scores(ids)
+    for choice, own in zip(scored.choices, (ids, ids[:3]), strict=True):  # as evaluation harnesses read it
+        values = choice.logprobs.token_logprobs
+        assert len(values) == len(own) + 1 and values[0] is None and choice.logprobs.top_logprobs[0] is None
+        expected = [row[token] for row, token in zip(exact, own[1:], strict=False)]
+        assert values[1:-1] == pytest.approx(expected, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    "wrong, param",
+    [({"max_tokens": 0}, "max_tokens"), ({"prompt": [1 << 30]}, "prompt"), ({"prompt": [[-1]]}, "prompt"),
+     ({"prompt": "word " * 2000, "echo": True, "logprobs": 1}, None), ({"n": 16, "prompt": ["x"] * 5}, "n"),
+     ({"prompt": ["word " * 300] * 64, "echo": True, "logprobs": 1}, "echo")],
+)  # fmt: skip
+def test_what_cannot_be_scored_is_refused(client, wrong, param) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.completions.create(**{"model": "demo", "prompt": "x", **wrong})
+    assert refused.value.param == param
+
+
 def test_bias_bans_a_token(client) -> None:
     plain = client.completions.create(model="demo", prompt="The capital of", temperature=0, max_tokens=1)
     token = client.post("/generate", body={"prompt": "The capital of", "temperature": 0}, cast_to=object)[

@@ -523,6 +523,65 @@ def test_the_likeliest_tokens_at_each_place_are_those_of_the_logits(mode: str) -
     assert ended.finish_reason == "end" and len(ended.top_logprobs or ()) == len(ended.tokens)
 
 
+def test_scores_of_a_text_are_those_of_its_logits() -> None:
+    text = "The capital of France is Paris. " * 12  # longer than a page of the KV cache
+    with Realm(cpu_features=["portable"], tenant=77) as realm:
+        ids = realm.tokenize(text, add_special=True)
+        exact = [log_softmax(row.astype(numpy.float64)) for row in realm.logits(ids)]
+        scores = [realm.score(ids, top_logprobs=3) for _ in range(2)]  # the second finds the first one cached
+        plain = realm.score(ids)
+        assert realm.tenant_stats().tokens_prompt >= 3 * (len(ids) - 1)
+        assert realm.tenant_stats().running == 0
+    assert scores[0] == scores[1] and [token.id for token in scores[0]] == ids
+    assert math.isnan(scores[0][0].logprob) and not scores[0][0].top and not plain[1].top
+    assert [token.logprob for token in plain[1:]] == [token.logprob for token in scores[0][1:]]
+    for row, token in zip(exact, scores[0][1:], strict=False):
+        assert token.logprob == pytest.approx(
+            row[token.id], abs=0.02
+        )  # the cache of `logits` is f32, not f16
+        assert [value for _, value in token.top] == pytest.approx(numpy.sort(row)[::-1][:3], abs=0.02)
+        assert [value for _, value in token.top] == pytest.approx([row[id] for id, _ in token.top], abs=0.02)
+
+
+@pytest.mark.parametrize("vocab, count", [(1, 1), (7, 7), (64, 5), (1000, 20)])
+def test_the_largest_are_a_stable_sort(vocab: int, count: int) -> None:
+    from realm._score import largest_of
+
+    values = numpy.random.default_rng(vocab).integers(0, 9, vocab).astype(numpy.float32)  # many are equal
+    assert list(largest_of(values, count)) == list(numpy.argsort(-values, kind="stable")[:count])
+
+
+@pytest.mark.parametrize(
+    "ids, limits, code",
+    [([], {}, "invalid-argument"), ([1 << 20, 5], {}, "invalid-argument"), ([5] * 5000, {}, "context-full"),
+     ([5] * 40, {"context_length": 30}, "context-full"), ([5] * 40, {"kv_tokens": 20}, "limit-exceeded")],
+)  # fmt: skip
+def test_what_cannot_be_scored_is_refused(ids: list[int], limits: dict[str, int], code: str) -> None:
+    with Realm(limits=ResourceLimits(**limits)) as opened:
+        with pytest.raises(realm.RealmError) as refused:
+            opened.score(ids)
+        assert refused.value.code == code
+        assert opened.tenant_stats().kv_tokens == 0
+        assert len(opened.score([5, 6, 7])) == 3
+
+
+async def test_a_cancelled_score_leaves_nothing() -> None:
+    import asyncio
+
+    with Realm(limits=ResourceLimits(tokens_per_minute=300)) as opened:
+        ids = [5] * 400
+        task = asyncio.create_task(opened.ascore(ids, top_logprobs=1))
+        waited = asyncio.create_task(asyncio.sleep(0.3))
+        await asyncio.wait((task, waited), return_when=asyncio.FIRST_COMPLETED)
+        task.cancel()
+        with pytest.raises((asyncio.CancelledError, realm.LimitError)):
+            await task
+        end = time.monotonic() + 20
+        while opened.tenant_stats().sessions and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        assert opened.tenant_stats().sessions == 0
+
+
 @pytest.mark.parametrize(
     "wrong", [{"top_logprobs": 21}, {"top_logprobs": -1}, {"top_logprobs": 2, "mode": "whole"}]
 )

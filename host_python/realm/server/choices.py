@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry.trace import Span
 
-from .._api import AsyncStream, Generation, Realm
+from .._api import AsyncStream, Generation, Realm, Timings
 from .._engine import DrawnToken
 from .._errors import error
 from .admission import DeadlinePassed
@@ -24,6 +25,7 @@ from .services import Services
 from .tracing import fail
 
 Begin = Callable[[Realm, float | None], AsyncStream]  # with the seconds left until the deadline
+Score = Callable[[Realm, float | None], Awaitable["Scored"]]
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,10 @@ class Start:
 
     tenant: Tenant
     model: LoadedModel
-    begin: Begin
+    begin: Begin | None  # None: nothing is generated, the prompt is only scored
     priority: int = 0
     due: float | None = None  # the deadline as a monotonic time
+    score: Score | None = None  # of the prompt, before anything is generated
 
     def seconds_left(self) -> float | None:
         if self.due is None:
@@ -50,6 +53,23 @@ def due_in(seconds: float | None) -> float | None:
 
 
 @dataclass(frozen=True)
+class Place:
+    """A token as clients see it: its bytes, its log probability where it has one, and the likeliest there."""
+
+    data: bytes
+    logprob: float | None
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A choice's prompt with its log probabilities, before its first Piece."""
+
+    places: Sequence[Place]
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Piece:
     """Text of a choice, and the tokens drawn since its last piece when log probabilities were asked for."""
 
@@ -59,12 +79,18 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Prompted:
+    index: int
+    prompt: Scored
+
+
+@dataclass(frozen=True)
 class Finished:
     index: int
     result: Generation
 
 
-Event = Piece | Finished
+Event = Piece | Finished | Prompted
 
 
 class Choices:
@@ -127,13 +153,27 @@ async def run_choice(
             async with services.admission.turn(tenant.name, start.priority, start.due) as waited:
                 record.admitted(waited)
                 realm = await services.tenants.realm(tenant, model)
-                await stream_choice(start.begin(realm, start.seconds_left()), record, index, put)
+                await play(start, realm, record, index, put)
     except BaseException as problem:
         record.failed(problem)
         await services.tenants.retire(tenant, problem)
         raise
     finally:
         span.end()
+
+
+async def play(start: Start, realm: Realm, record: Record, index: int, put: Callable[[Event], None]) -> None:
+    tokens = 0
+    if start.score is not None:
+        with record.span("score"):
+            prompt = await start.score(realm, start.seconds_left())
+        put(Prompted(index, prompt))
+        tokens = prompt.tokens
+    if start.begin is not None:
+        return await stream_choice(start.begin(realm, start.seconds_left()), record, index, put)
+    result = Generation("", (), tokens, "length", Timings(0.0, 0.0))
+    record.ended(result)
+    put(Finished(index, result))
 
 
 async def stream_choice(
@@ -168,6 +208,14 @@ class Record:
         self._entered = time.time_ns()
         self._metrics.queue_seconds.labels(self._label).observe(waited)
         self._services.tracing.child(self._span, "queue", self._asked, self._entered, {})
+
+    @contextmanager
+    def span(self, name: str) -> Iterator[None]:
+        began = time.time_ns()
+        try:
+            yield
+        finally:
+            self._services.tracing.child(self._span, name, began, time.time_ns(), {})
 
     def text_came(self) -> None:
         if self._first:

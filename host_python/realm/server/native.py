@@ -11,13 +11,13 @@ from starlette.responses import Response
 
 from .._api import AsyncStream, Generation, Realm
 from .._options import MOST_TOP_LOGPROBS, Sampling
-from .choices import Choices, Event, Finished, Start, due_in
+from .choices import Choices, Event, Finished, Piece, Start, due_in
 from .documents import EVENTS, DeletedReply, Events, GenerateReply, ModelReply, StatsReply, answers
 from .errors import ApiError
 from .keys import Tenant
 from .openai import describe, mode_for
-from .openai_output import LEAST_LOGPROB
 from .openai_schema import MOST_STOPS, MOST_TOKENS, ChatMessage, Stop
+from .prompts import LEAST_LOGPROB
 from .replies import collect, event, json_reply, stream_reply, while_connected
 from .services import administrator, caller, services_of
 
@@ -130,7 +130,7 @@ def start_of(request: Request, body: GenerateRequest, tenant: Tenant) -> Start:
 def event_of(found: Event) -> list[bytes]:
     if isinstance(found, Finished):
         return [event({"done": True, **record(found.result)})]
-    return [event({"text": found.text})] if found.text else []
+    return [event({"text": found.text})] if isinstance(found, Piece) and found.text else []
 
 
 def record(result: Generation) -> dict[str, Any]:

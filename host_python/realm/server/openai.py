@@ -4,8 +4,10 @@ return.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -13,12 +15,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .._api import AsyncStream, Realm
-from .choices import Begin, Choices, Finished, Start, due_in
+from .choices import Begin, Choices, Score, Scored, Start, due_in
 from .documents import ChatReply, ModelReply, ModelsReply, TextReply, answers
 from .keys import Tenant
 from .models import LoadedModel
 from .openai_output import ChatOutput, Output, TextOutput
 from .openai_schema import ChatRequest, CompletionSettings, TextRequest
+from .prompts import Prompt, check_scored, read_prompts, scored
 from .replies import collect, json_reply, stream_reply, while_connected
 from .services import Services, caller, services_of
 
@@ -81,27 +84,52 @@ async def completions(request: Request, body: TextRequest, tenant: Caller) -> Re
     body.check()
     services = services_of(request)
     model = services.find_model(body.model, tenant)
-    n = body.n or 1
-    prompts = [prompt for prompt in body.prompts() for _ in range(n)]
-
-    def begin(choice: int, realm: Realm, seconds: float | None) -> AsyncStream:
-        return realm.astream(
-            prompts[choice],
-            model=model.handle,
-            max_tokens=body.max_tokens or 16,  # OpenAI's default
-            stop=body.stops(),
-            mode=mode_for(body.likeliest),
-            sampling=body.sampling(choice % n),
-            logprobs=body.likeliest is not None,
-            top_logprobs=body.likeliest or 0,
-            priority=body.priority,
-            deadline=seconds,
-        )
-
     body.sampling(0)
-    begins = [partial(begin, choice) for choice in range(len(prompts))]
-    output = TextOutput(model, body.likeliest, prompts, n, bool(body.echo))
-    return await reply(request, services, body, tenant, begins, output)
+    prompts = await asyncio.to_thread(prompts_of, body, model)
+    chosen = [prompt for prompt in prompts for _ in range(body.n or 1)]
+    begins = [partial(begin_text, body, model, prompt, choice) for choice, prompt in enumerate(chosen)]
+    scores = [partial(score_prompt, body, model, prompt) for prompt in chosen] if body.scores_prompts else ()
+    texts = [prompt.text for prompt in chosen]
+    output = TextOutput(model, body.likeliest, texts, body.n or 1, bool(body.echo))
+    return await reply(
+        request, services, body, tenant, () if body.max_tokens == 0 else begins, output, scores
+    )
+
+
+def prompts_of(body: TextRequest, model: LoadedModel) -> list[Prompt]:
+    prompts = read_prompts(model, body.prompts())
+    if body.scores_prompts:
+        check_scored(model, prompts)
+    return prompts
+
+
+def begin_text(
+    body: TextRequest, model: LoadedModel, prompt: Prompt, choice: int, realm: Realm, seconds: float | None
+) -> AsyncStream:
+    return realm.astream(
+        prompt.data,
+        model=model.handle,
+        max_tokens=body.max_tokens or 16,  # OpenAI's default
+        stop=body.stops(),
+        mode=mode_for(body.likeliest),
+        add_special=not prompt.from_ids,
+        parse_special=prompt.from_ids,
+        sampling=body.sampling(choice % (body.n or 1)),
+        logprobs=body.likeliest is not None,
+        top_logprobs=body.likeliest or 0,
+        priority=body.priority,
+        deadline=seconds,
+    )
+
+
+async def score_prompt(
+    body: TextRequest, model: LoadedModel, prompt: Prompt, realm: Realm, seconds: float | None
+) -> Scored:
+    ids = await asyncio.to_thread(prompt.tokens, model)
+    scores = await realm.ascore(
+        ids, model=model.handle, top_logprobs=body.likeliest or 0, priority=body.priority, deadline=seconds
+    )
+    return await asyncio.to_thread(scored, model, prompt, scores)
 
 
 def mode_for(likeliest: int | None) -> str:
@@ -116,12 +144,16 @@ async def reply(
     tenant: Tenant,
     begins: Sequence[Begin],
     output: Output,
+    scores: Sequence[Score] = (),
 ) -> Response:
     due = due_in(body.deadline)
-    starts = [Start(tenant, output.model, begin, body.priority, due) for begin in begins]
+    starts = [
+        Start(tenant, output.model, begin, body.priority, due, score)
+        for begin, score in zip_longest(begins, scores)
+    ]
     choices = Choices(services, starts, request.scope["realm.span"])
     if body.stream:
         closing = partial(output.closing_chunks, body.wants_usage)
         return await stream_reply(request, services.drain, choices, output.chunks, closing)
     events = await while_connected(request, services.drain, collect(choices))
-    return json_reply(output.whole([event for event in events if isinstance(event, Finished)]))
+    return json_reply(output.whole(events))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import secrets
 import time
 from collections.abc import Sequence
@@ -9,14 +10,13 @@ from typing import Any, Protocol
 
 from .._api import Generation
 from .._engine import DrawnToken
-from .choices import Event, Finished, Piece
+from .choices import Event, Finished, Piece, Place, Prompted
 from .models import LoadedModel
+from .prompts import LEAST_LOGPROB, bytes_of, place_of
 from .replies import event
 
 FINISH = {"end": "stop", "stop": "stop", "length": "length"}
 DONE = b"data: [DONE]\n\n"
-
-LEAST_LOGPROB = -9999.0  # JSON has no infinity; OpenAI's API says this of what cannot be drawn
 
 Drawn = Sequence[DrawnToken]
 
@@ -24,7 +24,7 @@ Drawn = Sequence[DrawnToken]
 class Output(Protocol):
     model: LoadedModel
 
-    def whole(self, events: list[Finished]) -> dict[str, Any]: ...
+    def whole(self, events: list[Event]) -> dict[str, Any]: ...
 
     def chunks(self, found: Event) -> list[bytes]: ...
 
@@ -58,6 +58,13 @@ class Base:
         """Choices of one prompt count it once."""
         return 0
 
+    def finished(self, events: list[Event]) -> list[Finished]:
+        """Ended choices in order, counted."""
+        found = sorted((each for each in events if isinstance(each, Finished)), key=lambda each: each.index)
+        for each in found:
+            self.count(each)
+        return found
+
     def usage(self) -> dict[str, int]:
         prompt = sum(self._prompt_tokens.values())
         total = prompt + self._tokens
@@ -65,11 +72,6 @@ class Base:
 
     def closing_chunks(self, with_usage: bool) -> list[bytes]:
         return [*([self.chunk([], usage=self.usage())] if with_usage else []), DONE]
-
-    def token_text(self, token: int) -> tuple[str, list[int]]:
-        """A token's text and its bytes, which may be part of a character."""
-        data = self.model.handle.detokenize_bytes([token], special=True, text_start=False)
-        return data.decode("utf-8", "replace"), list(data)
 
 
 class ChatOutput(Base):
@@ -79,10 +81,8 @@ class ChatOutput(Base):
         super().__init__(model, likeliest)
         self._begun: set[int] = set()
 
-    def whole(self, events: list[Finished]) -> dict[str, Any]:
-        for found in events:
-            self.count(found)
-        choices = [self._choice(found) for found in sorted(events, key=lambda found: found.index)]
+    def whole(self, events: list[Event]) -> dict[str, Any]:
+        choices = [self._choice(found) for found in self.finished(events)]
         return {**self.head(self.kind), "choices": choices, "usage": self.usage()}
 
     def _choice(self, found: Finished) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class ChatOutput(Base):
         if isinstance(found, Finished):
             self.count(found)
             made.append(self._delta(found.index, {}, FINISH[found.result.finish_reason]))
-        elif found.text or found.drawn:
+        elif isinstance(found, Piece) and (found.text or found.drawn):
             made.append(self._delta(found.index, {"content": found.text}, None, found))
         return made
 
@@ -120,8 +120,9 @@ class ChatOutput(Base):
         return {"content": entries, "refusal": None}
 
     def _entry(self, token: int, logprob: float) -> dict[str, Any]:
-        text, data = self.token_text(token)
-        return {"token": text, "logprob": max(logprob, LEAST_LOGPROB), "bytes": data}
+        data = bytes_of(self.model, token)
+        text = data.decode("utf-8", "replace")
+        return {"token": text, "logprob": max(logprob, LEAST_LOGPROB), "bytes": list(data)}
 
 
 class TextOutput(Base):
@@ -134,31 +135,34 @@ class TextOutput(Base):
         self._n = n
         self._echoed = prompts if echo else None
         self._begun: set[int] = set()
-        self._offsets: dict[int, int] = {}
+        self._offsets: dict[int, Offsets] = {}
 
-    def whole(self, events: list[Finished]) -> dict[str, Any]:
-        for found in events:
-            self.count(found)
+    def whole(self, events: list[Event]) -> dict[str, Any]:
+        prompts = {found.index: found.prompt.places for found in events if isinstance(found, Prompted)}
         choices = [
             self._choice(
                 found.index,
                 self._echo(found.index) + found.result.text,
                 found.result.finish_reason,
-                pairs(found.result),
+                [*prompts.get(found.index, ()), *self._places(pairs(found.result)), *self._end(found)],
             )
-            for found in sorted(events, key=lambda found: found.index)
+            for found in self.finished(events)
         ]
         return {**self.head(self.kind), "choices": choices, "usage": self.usage()}
 
     def chunks(self, found: Event) -> list[bytes]:
         text = self._echo(found.index)
+        if isinstance(found, Prompted):
+            return [self.chunk([self._choice(found.index, text, None, found.prompt.places)])]
         if isinstance(found, Finished):
             self.count(found)
-            return [self.chunk([self._choice(found.index, text, found.result.finish_reason, ())])]
+            return [
+                self.chunk([self._choice(found.index, text, found.result.finish_reason, self._end(found))])
+            ]
         text += found.text
-        return (
-            [self.chunk([self._choice(found.index, text, None, found.drawn)])] if text or found.drawn else []
-        )
+        if not text and not found.drawn:
+            return []
+        return [self.chunk([self._choice(found.index, text, None, self._places(found.drawn))])]
 
     def prompt_of(self, index: int) -> int:
         return index // self._n
@@ -170,36 +174,58 @@ class TextOutput(Base):
         self._begun.add(index)
         return self._echoed[index]
 
-    def _choice(self, index: int, text: str, finish: str | None, drawn: Drawn) -> dict[str, Any]:
+    def _places(self, drawn: Drawn) -> list[Place]:
+        return [place_of(self.model, token) for token in drawn] if self._logprobs else []
+
+    def _end(self, found: Finished) -> list[Place]:
+        """Who scores texts counts tokens from the end too: there the one that ended it has a place."""
+        token = found.result.end_token
+        return [place_of(self.model, token)] if token and self._logprobs and self._echoed is not None else []
+
+    def _choice(self, index: int, text: str, finish: str | None, places: Sequence[Place]) -> dict[str, Any]:
         return {
             "index": index,
             "text": text,
-            "logprobs": self._lists(index, drawn) if self._logprobs else None,
+            "logprobs": self._lists(index, places) if self._logprobs else None,
             "finish_reason": FINISH[finish] if finish else None,
         }
 
-    def _lists(self, index: int, drawn: Drawn) -> dict[str, Any]:
-        texts = [self.token_text(token.id)[0] for token in drawn]
-        offsets, at = [], self._offsets.get(index, 0)
-        for text in texts:
-            offsets.append(at)
-            at += len(text)
-        self._offsets[index] = at
-        tops = [self._top(token) for token in drawn if token.top]
-        values = [token.logprob for token in drawn]
+    def _lists(self, index: int, places: Sequence[Place]) -> dict[str, Any]:
+        offsets = self._offsets.setdefault(index, Offsets())
+        tops = [top_of(place) for place in places]
         return {
-            "tokens": texts,
-            "token_logprobs": values,
-            "top_logprobs": tops or None,
-            "text_offset": offsets,
+            "tokens": [text_at(place) for place in places],
+            "token_logprobs": [place.logprob for place in places],
+            "top_logprobs": tops if any(tops) else None,
+            "text_offset": [offsets.next(place.data) for place in places],
         }
 
-    def _top(self, token: DrawnToken) -> dict[str, float]:
-        """By text, the chosen token always among them. Of tokens with one text the likeliest is told."""
-        made: dict[str, float] = {}
-        for each, logprob in (*token.top, (token.id, token.logprob)):
-            made.setdefault(self.token_text(each)[0], max(logprob, LEAST_LOGPROB))
-        return made
+
+class Offsets:
+    """Where tokens begin in a choice's text, in characters."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._at = 0
+
+    def next(self, data: bytes) -> int:
+        begin = self._at
+        self._at += len(self._decoder.decode(data))
+        return begin
+
+
+def text_at(place: Place) -> str:
+    return place.data.decode("utf-8", "replace")
+
+
+def top_of(place: Place) -> dict[str, float] | None:
+    """By text, the chosen token always among them. Of tokens with one text the likeliest is told."""
+    if not place.top or place.logprob is None:
+        return None
+    made: dict[str, float] = {}
+    for text, logprob in (*place.top, (text_at(place), place.logprob)):
+        made.setdefault(text, logprob)
+    return made
 
 
 def pairs(result: Generation) -> Drawn:

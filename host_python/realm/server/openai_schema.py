@@ -15,9 +15,11 @@ from .errors import ApiError
 
 MOST_CHOICES = 16
 MOST_STOPS = 16
+MOST_PROMPTS = 64
 MOST_TOKENS = 1 << 20
 BAN = -100.0  # OpenAI's weakest bias bans a token
 
+TokenIds = Annotated[list[int], Field(min_length=1, max_length=MOST_TOKENS)]
 Stop = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
@@ -145,7 +147,13 @@ class ChatRequest(CompletionSettings):
 
 
 class TextRequest(CompletionSettings):
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=64)] | list[int] | list[list[int]]
+    prompt: (
+        str
+        | Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS)]
+        | TokenIds
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MOST_PROMPTS)]
+    )
+    max_tokens: int | None = Field(None, ge=0, le=MOST_TOKENS, description="0 with echo: only the prompt.")
     logprobs: int | None = Field(None, ge=0, le=5)
     echo: bool | None = None
     suffix: str | None = None
@@ -156,21 +164,25 @@ class TextRequest(CompletionSettings):
             raise unsupported("best_of", "ask for n choices")
         if self.suffix:
             raise unsupported("suffix", "text is only continued")
-        if self.echo and self.logprobs is not None:
-            raise unsupported("echo", "not together with logprobs")
+        if self.max_tokens == 0 and not self.echo:
+            raise ApiError(400, "max_tokens: 0 is for echo, which returns the prompt", param="max_tokens")
+        if len(self.prompts()) * (self.n or 1) > MOST_PROMPTS:
+            raise ApiError(400, f"prompts times n is more than {MOST_PROMPTS}", param="n")
 
     @property
     def likeliest(self) -> int | None:
         return self.logprobs
 
-    def prompts(self) -> list[str]:
-        found = [self.prompt] if isinstance(self.prompt, str) else self.prompt
-        texts = [text for text in found if isinstance(text, str)]
-        if not texts or len(texts) < len(found):
-            raise unsupported("prompt", "a prompt of token ids; send its text")
-        if len(texts) * (self.n or 1) > 64:
-            raise ApiError(400, "prompts times n is more than 64", param="n")
-        return texts
+    @property
+    def scores_prompts(self) -> bool:
+        return bool(self.echo) and self.logprobs is not None
+
+    def prompts(self) -> list[str | list[int]]:
+        """Texts and lists of token ids."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        ids = [each for each in self.prompt if isinstance(each, int)]
+        return [ids] if ids else [each for each in self.prompt if not isinstance(each, int)]
 
 
 def unsupported(param: str, why: str) -> ApiError:
