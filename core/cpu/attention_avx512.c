@@ -290,7 +290,50 @@ static void attend_tile(tile *t, float *scratch) {
 
 #include "attention_tiles.h"
 
+/* ---- one row ---- */
+
+#define vec __m512
+#define VEC_LANES 16
+#define vec_get _mm512_loadu_ps
+#define vec_put _mm512_storeu_ps
+#define vec_half(x) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(x)))
+#define vec_all _mm512_set1_ps
+#define vec_add _mm512_add_ps
+#define vec_sub _mm512_sub_ps
+#define vec_mul _mm512_mul_ps
+#define vec_div _mm512_div_ps
+#define vec_madd _mm512_fmadd_ps
+#define vec_max _mm512_max_ps
+#define vec_exp avx512_exp
+#define vec_tanh avx512_tanh
+#define vec_top _mm512_reduce_max_ps
+#define ROW_VECTORS 4
+#ifndef ROW_LOCALITY
+#define ROW_LOCALITY 3
+#endif
+
+/* Pairs of vectors become one of both's sums, four times. */
+AVX512_INLINE __m512 vec_sums(__m512 v[16]) {
+    __m512 s[8], t[4], u[2];
+    CPU_UNROLL for (int i = 0; i < 8; i++) s[i] = _mm512_add_ps(_mm512_unpacklo_ps(v[i], v[8 + i]), _mm512_unpackhi_ps(v[i], v[8 + i]));
+    CPU_UNROLL for (int i = 0; i < 4; i++) t[i] = _mm512_add_ps(_mm512_unpacklo_ps(s[i], s[4 + i]), _mm512_unpackhi_ps(s[i], s[4 + i]));
+    /* t[i], 128-bit lane L: parts of the sums of v[i], v[i + 4], v[i + 8], v[i + 12] in the order i, i + 4, i + 8, i + 12 */
+    for (int i = 0; i < 2; i++) u[i] = _mm512_add_ps(_mm512_shuffle_f32x4(t[2 * i], t[2 * i + 1], 0x88), _mm512_shuffle_f32x4(t[2 * i], t[2 * i + 1], 0xdd));
+    const __m512 sums = _mm512_add_ps(_mm512_shuffle_f32x4(u[0], u[1], 0x88), _mm512_shuffle_f32x4(u[0], u[1], 0xdd));
+    const __m512i order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+    return _mm512_permutexvar_ps(order, sums);
+}
+
+AVX512_INLINE __m512 vec_seen(__m512 v, __m512 other, uint32_t base, uint32_t first, uint32_t last) {
+    __mmask16 mask = last >= base ? avx512_mask((size_t)last - base + 1) : 0;
+    if (first > base) mask &= (__mmask16)~avx512_mask(first - base);
+    return _mm512_mask_mov_ps(other, mask, v);
+}
+
+#include "attention_row.h"
+
 void cpu_attention_avx512(const cpu_attention *job, uint32_t row0, uint32_t row1, uint32_t head0, uint32_t head1,
                           float *scratch) {
-    attend_tiles(job, row0, row1, head0, head1, scratch);
+    if (row1 - row0 == 1 && job->head_dim % VEC_LANES == 0 && job->n_head / job->n_head_kv < FEW_QUERIES) attend_row(job, row0, head0, head1, scratch);
+    else attend_tiles(job, row0, row1, head0, head1, scratch);
 }
