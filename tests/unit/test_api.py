@@ -556,7 +556,7 @@ def test_the_largest_are_a_stable_sort(vocab: int, count: int) -> None:
     [([], {}, "invalid-argument"), ([1 << 20, 5], {}, "invalid-argument"), ([5] * 5000, {}, "context-full"),
      ([5] * 40, {"context_length": 30}, "context-full"), ([5] * 40, {"kv_tokens": 20}, "limit-exceeded")],
 )  # fmt: skip
-def test_what_cannot_be_scored_is_refused(ids: list[int], limits: dict[str, int], code: str) -> None:
+def test_what_cannot_be_scored_is_refused(ids: list[int], limits: dict[str, Any], code: str) -> None:
     with Realm(limits=ResourceLimits(**limits)) as opened:
         with pytest.raises(realm.RealmError) as refused:
             opened.score(ids)
