@@ -7,14 +7,25 @@
 
 #include "engine.h"
 
+enum { MOST_TICKETS = 1 << 14, MOST_SESSIONS = 1 << 14 }; /* of a realm without limits of its own: each takes memory of the host's */
+
 /* ---- tickets -------------------------------------------------------------------------------------------------------------------- */
 
 static bool is_open(const ticket *t) { return t->state == REALM_TICKET_PENDING || t->state == REALM_TICKET_PROGRESS; }
+
+void ticket_free_biases(ticket *t) {
+    base_free_wiped((void *)t->params.bias_ids, t->params.bias_count * sizeof *t->params.bias_ids);
+    base_free_wiped((void *)t->params.bias_values, t->params.bias_count * sizeof *t->params.bias_values);
+    t->params.bias_ids = NULL;
+    t->params.bias_values = NULL;
+    t->params.bias_count = 0;
+}
 
 void ticket_finish(ticket *t, uint32_t state) {
     if (t->ctx != NULL && is_open(t)) t->ctx->open_tickets--;
     t->state = state;
     t->session = NULL;
+    if (!t->in_step) ticket_free_biases(t); /* else the step's end does: a guest may keep an ended ticket for long */
     if (t->ctx != NULL) runtime_push_event(t->ctx->rt, t);
 }
 
@@ -31,8 +42,7 @@ void ticket_progress(ticket *t) {
 void ticket_free(ticket *t) {
     tensor_product_abandon(t->job);
     tensor_release(t->result);
-    base_free_wiped((void *)t->params.bias_ids, t->params.bias_count * sizeof *t->params.bias_ids);
-    base_free_wiped((void *)t->params.bias_values, t->params.bias_count * sizeof *t->params.bias_values);
+    ticket_free_biases(t);
     base_free_wiped(t->tokens, t->max_tokens * sizeof *t->tokens);
     base_free_wiped(t->scores, t->scored * sizeof *t->scores);
     base_free_wiped(t, sizeof *t);
@@ -223,6 +233,9 @@ static realm_status open_session(realm_context *ctx, uint32_t model, const realm
         return context_refuse(ctx, REALM_LIMIT_SESSIONS, ctx->limits.sessions, err, "the realm may have %u sessions open at once",
                               ctx->limits.sessions);
     }
+    if (ctx->sessions.count >= MOST_SESSIONS) {
+        return context_refuse(ctx, REALM_LIMIT_SESSIONS, MOST_SESSIONS, err, "a realm has %d sessions at most: close some", MOST_SESSIONS);
+    }
     uint32_t context = options == NULL || options->context_length == 0 ? m->context_length : options->context_length;
     if (context > m->context_length || (options != NULL && options->kv_type > REALM_KV_MODEL)) {
         return base_fail(err, REALM_E_INVALID_ARGUMENT, "context_length must be at most %u and kv_type f16 or f32", m->context_length);
@@ -334,6 +347,10 @@ realm_status ticket_create(realm_context *ctx, uint32_t kind, ticket **out, real
     if (ctx->limits.tickets != 0 && ctx->open_tickets >= ctx->limits.tickets) {
         return context_refuse(ctx, REALM_LIMIT_TICKETS, ctx->limits.tickets, err, "the realm may have %u tickets in flight",
                               ctx->limits.tickets);
+    }
+    if (ctx->tickets.count >= MOST_TICKETS) {
+        return context_refuse(ctx, REALM_LIMIT_TICKETS, MOST_TICKETS, err, "a realm holds %d tickets at most: drop those that have ended",
+                              MOST_TICKETS);
     }
     ticket *t = calloc(1, sizeof *t);
     if (t == NULL) return base_fail_memory(err, "a ticket", sizeof *t);
@@ -470,6 +487,7 @@ static realm_status submit_locked(realm_context *ctx, const submission *sub, uin
     if (status == REALM_OK && sub->kind == TICKET_SCORE) score_first(t, s, sub->tokens[0]);
     if (status == REALM_OK) status = session_submit(s, t, sub->tokens, sub->count, err);
     if (status != REALM_OK) {
+        s->slice_count = 0; /* what comes next is no slice */
         discard_ticket(t);
         return status;
     }

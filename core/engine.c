@@ -118,13 +118,18 @@ static void release_pages(session *s, uint32_t keep) {
     if (s->registered > keep) s->registered = keep;
 }
 
+static void free_hidden(session *s) {
+    base_free_wiped(s->hidden, s->hidden_rows * (size_t)s->engine->plan->embedding_length * sizeof *s->hidden);
+    s->hidden = NULL;
+    s->hidden_rows = 0;
+}
+
 static void session_free(session *s) {
-    size_t embedding = s->engine->plan->embedding_length;
     release_pages(s, 0);
     free(s->pages);
     base_free_wiped(s->tokens, s->token_capacity * sizeof *s->tokens);
     base_free_wiped(s->logits, s->logits == NULL ? 0 : s->engine->plan->vocab_size * sizeof *s->logits);
-    base_free_wiped(s->hidden, s->hidden_rows * embedding * sizeof *s->hidden);
+    free_hidden(s);
     kv_owner_put(&s->engine->rt->kv, s->owner);
     free(s);
 }
@@ -134,6 +139,7 @@ static void drop_uncomputed(session *s) {
     if (s->ctx != NULL) context_hold(s->ctx, -(int64_t)(s->submitted - s->done));
     s->submitted = s->done;
     s->slice_count = s->slice_next = s->slice_cursor = 0;
+    free_hidden(s); /* it is as long as the prompt was, and counts against no limit */
 }
 
 /* It has no work any more: out of the line. */
@@ -289,6 +295,7 @@ uint32_t engine_take(engine *e, session *s, uint32_t limit) {
     if (!acquire_pages(s, s->done + s->slice_cursor + rows)) {
         ticket *t = s->active;
         session_abort(s);
+        release_pages(s, (s->done + CPU_KV_PAGE - 1) / CPU_KV_PAGE); /* what it found is of use to others */
         tenant_refuse(s->ctx->account, REALM_E_LIMIT_EXCEEDED, REALM_LIMIT_KV_BYTES, e->rt->kv.limit, 0, &t->error,
                       "the KV budget is used up: close sessions, or raise kv_bytes");
         ticket_finish(t, REALM_TICKET_FAILED);
@@ -508,6 +515,7 @@ static void advance_slice(engine *e, const step_part *part) {
     if (s->slice_next == e->plan->layer_count) {
         s->slice_next = 0;
         s->done = s->submitted;
+        free_hidden(s);
         finish_session(part);
         return;
     }
@@ -566,6 +574,7 @@ void engine_complete(engine *e) {
         else if (!wanted) drop_uncomputed(s);
         else if (s->active != NULL) schedule_add(s);
         if (t->ctx == NULL) ticket_free(t);
+        else if (t->session == NULL) ticket_free_biases(t); /* it has ended */
     }
     e->batch.n_segments = 0;
 }

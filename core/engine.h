@@ -223,6 +223,7 @@ struct realm_runtime {
     bool alone;              /* one processor: a driver that waits awake would keep the host from it */
     bool dozing;             /* idle, but not for long */
     bool multiplying;        /* the driver computes a host tensor */
+    double multiply_ns;      /* what a multiply-add of the last slice of one took; 0: none was measured */
     engine *engines, *turn;  /* all, and the one whose batch is computed, where the host steps */
     engine *out;             /* whose batch an external executor has */
     realm_model *orphan;     /* model of that engine, closed meanwhile: freed when the batch is finished */
@@ -289,6 +290,7 @@ realm_status ticket_create(realm_context *ctx, uint32_t kind, ticket **out, real
 void ticket_finish(ticket *t, uint32_t state);
 void ticket_fail(ticket *t, realm_status code, const char *message);
 void ticket_progress(ticket *t);
+void ticket_free_biases(ticket *t); /* no step uses them any more */
 void ticket_free(ticket *t);
 
 /* ---- models ------------------------------------------------------------------------------------------------------------------------ */

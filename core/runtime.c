@@ -11,6 +11,7 @@ enum {
     TOLD_AT_ONCE = 64, /* completions */
 };
 #define TENSOR_BUDGET (64u << 20)    /* multiply-adds of host tensor work between two steps */
+#define TENSOR_BUDGET_UNKNOWN (1u << 20) /* beside streams, before any were measured */
 #define LINGER_MIN_NS 200000u        /* how long a step is held back for hosts that are still acting on the last one */
 #define LINGER_MAX_NS 5000000u
 #define AWAKE_NS 40000u              /* the driver stays awake for so long: a host that comes back at once need not wake it */
@@ -199,16 +200,38 @@ static void finish_job(realm_runtime *rt, ticket *t) {
 
 static bool is_wanted(const ticket *t) { return t->ctx != NULL && t->state == REALM_TICKET_PENDING; }
 
-/* One slice of the first job; with the lock held, released while computing. */
+/* The first job of the tenant that was served longest ago comes to the front: a large product of one holds up nobody else's. */
+static ticket *choose_job(realm_runtime *rt) {
+    ticket **best = &rt->job_first, *before = NULL, *previous = NULL;
+    for (ticket **link = best; *link != NULL; previous = *link, link = &(*link)->job_next) {
+        bool sooner = !is_wanted(*link) || (*link)->ctx->account->job_turn < (*best)->ctx->account->job_turn;
+        if (link != best && !sooner) continue;
+        best = link;
+        before = previous;
+        if (!is_wanted(*link)) break; /* nothing to compute */
+    }
+    ticket *t = *best;
+    if (t == NULL || before == NULL) return t;
+    *best = t->job_next;
+    if (rt->job_last == t) rt->job_last = before;
+    t->job_next = rt->job_first;
+    return rt->job_first = t;
+}
+
+/* One slice of a job; with the lock held, released while computing. */
 static void run_job(realm_runtime *rt, uint64_t budget) {
-    ticket *t = rt->job_first;
+    ticket *t = choose_job(rt);
     if (t == NULL) return;
     if (is_wanted(t)) { /* else its weights may be gone */
+        t->ctx->account->job_turn = ++rt->turn_serial;
         t->in_step = rt->multiplying = true;
         platform_unlock(rt->lock);
+        uint64_t start = platform_now_ns();
         bool complete = tensor_product_step(t->job, budget);
+        uint64_t took = platform_now_ns() - start;
         platform_lock(rt->lock);
         rt->multiplying = false;
+        if (!complete) rt->multiply_ns = (double)took / (double)budget;
         if (complete) {
             finish_job(rt, t);
             return;
@@ -246,6 +269,13 @@ static bool streams_wait(const realm_runtime *rt) {
         if (e->line.decoders.count > 0) return true;
     }
     return rt->paused > 0 && platform_now_ns() < rt->calm_until;
+}
+
+/* Multiply-adds of host tensors before the next step. Beside streams, what takes a quarter of a step: they shall not feel it. */
+static uint64_t job_budget(const realm_runtime *rt) {
+    if (!streams_wait(rt)) return TENSOR_BUDGET;
+    double most = rt->multiply_ns == 0.0 ? TENSOR_BUDGET_UNKNOWN : (double)rt->last_step_ns / 4 / rt->multiply_ns;
+    return most >= TENSOR_BUDGET ? TENSOR_BUDGET : (uint64_t)most + 1;
 }
 
 /* How long the next step is held back for hosts: a quarter of a step. Where no stream would notice, what is announced to start
@@ -293,7 +323,7 @@ static void wait_for_work(realm_runtime *rt) {
 }
 
 static void drive_once(realm_runtime *rt) {
-    run_job(rt, TENSOR_BUDGET);
+    run_job(rt, job_budget(rt));
     linger(rt);
     engine *e = runtime_next_turn(rt);
     if (e != NULL) {

@@ -34,6 +34,7 @@ typedef struct tenant {
     timer timer;
     struct flow *flows;           /* its work by engine */
     uint64_t tag, turn;           /* its place in line, and the last time it was served: schedule.c */
+    uint64_t job_turn;            /* the last time a product of its host tensors was: runtime.c */
 } tenant;
 
 typedef struct tenant_table {
