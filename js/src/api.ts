@@ -233,9 +233,9 @@ export class Realm {
   #start(prompt: Uint8Array, model: Model, settings: Settings): Start {
     this.#checkOpen();
     checkTextBytes(prompt.length + settings.stops.length, this.limits);
-    const { stops, maxTokens, mode, params, biases, addSpecial, parseSpecial, urgency } = settings;
+    const { stops, maxTokens, mode, params, biases, addSpecial, parseSpecial, urgency, told } = settings;
     const extra = new Uint8Array(0);
-    const request = { prompt, addSpecial, parseSpecial, stops, maxTokens, mode, params, biases, extra, urgency };
+    const request = { prompt, addSpecial, parseSpecial, stops, maxTokens, mode, params, biases, extra, urgency, told };
     return (listener) => this.#port.start(request, model.port(), listener);
   }
 }

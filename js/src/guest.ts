@@ -4,7 +4,8 @@
 // state may be anything, so it is never entered again. Guests run in this thread, one call at a time; JavaScript has no way to
 // interrupt a call, so a guest that is not trusted to return runs in a worker, whose watchdog ends the whole thread.
 
-import { AbiError, GuestExports, InterfaceError, type ErrorCode, type Export, type Step } from './_generated/abi.js';
+import { AbiError, GuestExports, InterfaceError, type ErrorCode, type Export, type Packed, type Step, type Token } from './_generated/abi.js';
+import { addWork, Drawn, NO_WORK, type Told } from './drawn.js';
 import { requestFailure, RealmError } from './errors.js';
 import { guestImports, type GuestSink } from './imports.js';
 import type { ResourceLimits, Urgency } from './options.js';
@@ -26,12 +27,17 @@ class Running {
   idleSteps = 0;
   startedAt = performance.now();
   firstAt = 0;
+  readonly work = { ...NO_WORK };
+  readonly drawn: Drawn | undefined;
 
   constructor(
     readonly listener: Listener,
     readonly patient: boolean,
     private readonly urgency: Urgency,
-  ) {}
+    { logprobs, topLogprobs }: Told,
+  ) {
+    this.drawn = logprobs || topLogprobs > 0 ? new Drawn(topLogprobs) : undefined;
+  }
 
   /** With what is left of its time. */
   urgencyNow(): Urgency {
@@ -46,6 +52,7 @@ class Running {
       ...NOTHING,
       firstTokenSeconds: this.firstAt ? (this.firstAt - this.startedAt) / 1000 : 0,
       totalSeconds: (now - this.startedAt) / 1000,
+      work: this.work,
       ...part,
     });
   }
@@ -94,11 +101,12 @@ export class Guest implements GuestSink {
   // ---- requests ----
 
   /** Starts a request; `model` is granted at its first use. */
-  start({ urgency, ...request }: RealmRequest, model: ModelHost | undefined, listener: Listener): RunningRequest {
+  start({ urgency, told, ...request }: RealmRequest, model: ModelHost | undefined, listener: Listener): RunningRequest {
     this.#checkOpen();
     if (this.#running.size >= MAX_REQUESTS) throw new RealmError('limit-exceeded', 'too many requests in one realm');
     const patient = listener.patient === true && request.stops.length === 0; // what follows a stop is in vain
-    const running = new Running(listener, patient, urgency);
+    const topLogprobs = Math.min(told.topLogprobs, model?.info.vocabSize ?? 0);
+    const running = new Running(listener, patient, urgency, { ...told, topLogprobs });
     const exports = this.#orchestrator();
     const handle = model ? this.grant(model) : 0;
     this.#starting = running;
@@ -291,7 +299,7 @@ export class Guest implements GuestSink {
     const report = this.#enter(() => this.#orchestrator().outcome(running.handle));
     const { finish, promptTokens, tokens, extra } = report;
     if (finish === 'failed') return { problem: this.#failure(report.error) };
-    return { finish, promptTokens, tokens, extra };
+    return { finish, promptTokens, tokens, extra, drawn: running.drawn?.first(tokens.length) };
   }
 
   /** A guest knows only a code; the host knows which limit it was. */
@@ -330,6 +338,26 @@ export class Guest implements GuestSink {
   /** @internal */
   urgency(): Urgency | undefined {
     return (this.#starting ?? this.#polled)?.urgencyNow();
+  }
+
+  /** @internal */
+  sampled(session: number, token: Token): void {
+    const drawn = this.#polled?.drawn;
+    if (!drawn || drawn.full) return;
+    drawn.push(token);
+    if (drawn.top > 0) drawn.add(this.#context.likeliest(session, drawn.top));
+  }
+
+  /** @internal Of these the likeliest are not known. */
+  generated(tokens: Packed): void {
+    const drawn = this.#polled?.drawn;
+    if (drawn?.top === 0) drawn.add(tokens);
+  }
+
+  /** @internal */
+  dropping(ticket: number): void {
+    const work = this.#polled && this.#context.ticketWork(ticket);
+    if (work) addWork(this.#polled!.work, work);
   }
 
   /** @internal Text for a request that is being started or runs. */

@@ -3,6 +3,7 @@
 
 import { BIAS_SIZE, MODES, writeBias, type Mode, type Packed, type Sampling } from './_generated/abi.js';
 import { joined } from './bytes.js';
+import type { Told } from './drawn.js';
 import { RealmError } from './errors.js';
 import { Model } from './model.js';
 import { random64 } from './random.js';
@@ -15,6 +16,7 @@ const MAX_THREADS = 1024;
 const MAX_WEIGHT = 10_000;
 const UINT32 = 0xffffffff;
 const MAX_DEADLINE = 1e6;
+const MOST_TOP_LOGPROBS = 20; // as OpenAI's API; the core allows a few more
 
 /** What a tenant may use. 0: no limit of its own; the runtime's and the model's limits always hold. */
 export interface ResourceLimits {
@@ -106,6 +108,10 @@ export interface GenerateOptions {
   seed?: number | bigint | null;
   logitBias?: Readonly<Record<number, number>> | ReadonlyMap<number, number> | null;
   ignoreEnd?: boolean;
+  /** The result tells the log probability of each token. */
+  logprobs?: boolean;
+  /** And those of so many of the likeliest at each place (not in mode whole; without a mode, the guest's loop then runs). */
+  topLogprobs?: number;
   /** Among the tenant's own requests, higher ones come first. */
   priority?: number;
   /** Seconds from the start after which what is not done fails with `limit-exceeded`. */
@@ -116,6 +122,7 @@ export interface GenerateOptions {
   top_k?: number;
   top_p?: number;
   min_p?: number;
+  top_logprobs?: number;
 }
 
 /** A request's options, complete and checked. */
@@ -129,6 +136,7 @@ export interface Settings {
   params: Sampling;
   biases: Packed;
   urgency: Urgency;
+  told: Told;
   signal: AbortSignal | undefined;
 }
 
@@ -143,21 +151,23 @@ export interface Urgency {
 export const SETTINGS = [
   'maxTokens', 'stop', 'mode', 'model', 'addSpecial', 'parseSpecial', 'temperature', 'topK', 'topP', 'minP',
   'repetitionPenalty', 'frequencyPenalty', 'presencePenalty', 'penaltyWindow', 'seed', 'logitBias', 'ignoreEnd',
-  'priority', 'deadline', 'signal',
+  'logprobs', 'topLogprobs', 'priority', 'deadline', 'signal',
 ] as const;
 
 export function checkSettings(options: GenerateOptions = {}, extra: readonly string[] = []): Settings {
   const own = camelKeys(options as Record<string, unknown>, [...SETTINGS, ...extra], 'setting') as GenerateOptions;
+  const told = checkTold(own);
   return {
     maxTokens: wholeNumber('maxTokens', own.maxTokens ?? 256, 1, UINT32),
     stops: packStops(own.stop ?? []),
-    mode: oneOf('mode', own.mode ?? 'whole', MODES),
+    mode: modeFor(own.mode, told),
     model: checkModel(own.model),
     addSpecial: own.addSpecial ?? true,
     parseSpecial: own.parseSpecial ?? false,
     params: checkSampling(own),
     biases: packBiases(own.logitBias),
     urgency: checkUrgency(own),
+    told,
     signal: own.signal,
   };
 }
@@ -167,6 +177,19 @@ export function checkUrgency({ priority, deadline }: Pick<GenerateOptions, 'prio
     priority: wholeNumber('priority', priority ?? 0, 0, UINT32),
     deadline: deadline === undefined ? 0 : realNumber('deadline', deadline, 0, MAX_DEADLINE, true),
   };
+}
+
+export function checkTold({ logprobs, topLogprobs }: Pick<GenerateOptions, 'logprobs' | 'topLogprobs'>): Told {
+  return {
+    logprobs: oneOf('logprobs', logprobs ?? false, [true, false]),
+    topLogprobs: wholeNumber('topLogprobs', topLogprobs ?? 0, 0, MOST_TOP_LOGPROBS),
+  };
+}
+
+/** The engine's own loop tells of chosen tokens alone; where the guest samples, there are logits. */
+function modeFor(mode: Mode | undefined, { topLogprobs }: Told): Mode {
+  if (mode === 'whole' && topLogprobs > 0) throw invalid('topLogprobs needs mode granular or layers');
+  return oneOf('mode', mode ?? (topLogprobs > 0 ? 'granular' : 'whole'), MODES);
 }
 
 function checkModel(model: unknown): Model | undefined {
@@ -301,7 +324,7 @@ export function camelKeys(options: Record<string, unknown>, known: readonly stri
   return found;
 }
 
-export function oneOf<Name extends string>(name: string, value: unknown, allowed: readonly Name[]): Name {
+export function oneOf<Name extends string | boolean>(name: string, value: unknown, allowed: readonly Name[]): Name {
   if (!(allowed as readonly unknown[]).includes(value)) {
     throw invalid(`${name} must be one of ${allowed.join(', ')}, not ${shown(value)}`);
   }

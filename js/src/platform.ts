@@ -1,7 +1,8 @@
 // What the thread that computes must provide to the code that Node and the browser share: engines, their models and contexts, the
 // standard guest. Node implements it over its addon (node/src/host.ts); core.wasm is the other one (js/src/wasm/).
 
-import type { Host } from './_generated/abi.js';
+import type { Host, Packed } from './_generated/abi.js';
+import type { Work } from './drawn.js';
 import type { RealmError } from './errors.js';
 import type { CheckedEngineOptions, ResourceLimits, Urgency } from './options.js';
 import type { LoadOptions, ModelInput } from './port.js';
@@ -64,6 +65,10 @@ export interface ContextHost extends Omit<Host, 'emit' | 'log'> {
   /** Like forward; ticketLogits gives the logits after each token once the ticket has ended. */
   forwardLogits(model: number, session: number, tokens: Uint32Array): number;
   ticketLogits(ticket: number): Float32Array;
+  /** Token records: exactly `count` under the session's unmodified logits, the likeliest first. */
+  likeliest(session: number, count: number): Packed;
+  /** What the engine did for a ticket so far. */
+  ticketWork(ticket: number): Work | undefined;
   close(): void;
 }
 

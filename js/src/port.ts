@@ -6,6 +6,7 @@
 
 import type { Finish, Request } from './_generated/abi.js';
 import type { ChatOptions, Message, Prompt } from './chat.js';
+import { NO_WORK, type DrawnTokens, type Told, type Work } from './drawn.js';
 import type { RealmError } from './errors.js';
 import type { Backend, CheckedEngineOptions, KvType, ResourceLimits, Urgency } from './options.js';
 import type { EngineStats, ModelInfo, TenantStats } from './platform.js';
@@ -99,6 +100,7 @@ export interface Published {
 /** What the guest is handed, but for its model; and what it is not told. */
 export interface RealmRequest extends Omit<Request, 'model'> {
   urgency: Urgency;
+  told: Told;
 }
 
 /** The last word of a request. */
@@ -110,6 +112,9 @@ export interface Ended {
   extra: Uint8Array;
   firstTokenSeconds: number;
   totalSeconds: number;
+  work: Work;
+  /** Of the tokens, when asked for. */
+  drawn?: DrawnTokens | undefined;
 }
 
 export interface RunningRequest {
@@ -135,6 +140,7 @@ export const NOTHING: Ended = {
   extra: new Uint8Array(0),
   firstTokenSeconds: 0,
   totalSeconds: 0,
+  work: NO_WORK,
 };
 
 // ---- the host in use ----

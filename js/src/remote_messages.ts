@@ -4,6 +4,7 @@
 // for an answer to go on. Both sides look at what they get before they use it: a worker may be in the hands of its guest.
 
 import { FINISHES, type Finish } from './_generated/abi.js';
+import { WORK_NAMES, type DrawnTokens, type Work } from './drawn.js';
 import { isErrorCode, RealmError, type LimitFacts } from './errors.js';
 import type { ModelInfo, TenantStats } from './platform.js';
 import type { Ended, Published, Transfer } from './port.js';
@@ -126,9 +127,20 @@ function isInfo(info: Record<string, unknown>): boolean {
 
 export function isEnded(value: unknown): value is Ended {
   if (!isRecord(value)) return false;
-  const { finish, tokens, promptTokens, extra, firstTokenSeconds, totalSeconds } = value;
+  const { finish, tokens, promptTokens, extra, firstTokenSeconds, totalSeconds, work, drawn } = value;
   const known = FINISHES.includes(finish as Finish) && isIds(tokens) && isBytes(extra);
-  return known && isCount(promptTokens) && isNumber(firstTokenSeconds) && isNumber(totalSeconds) && !('problem' in value);
+  const timed = isNumber(firstTokenSeconds) && isNumber(totalSeconds) && isWork(work);
+  return known && isCount(promptTokens) && timed && (drawn === undefined || isDrawn(drawn)) && !('problem' in value);
+}
+
+function isWork(value: unknown): value is Work {
+  return isRecord(value) && WORK_NAMES.every((name) => isNumber(value[name]));
+}
+
+function isDrawn(value: unknown): value is DrawnTokens {
+  if (!isRecord(value) || !isIds(value['ids']) || !(value['logprobs'] instanceof Float32Array)) return false;
+  const { top, ids, logprobs } = value;
+  return isCount(top) && ids.length === logprobs.length && ids.length % (1 + top) === 0;
 }
 
 /** What an export of a guest may return. */

@@ -6,7 +6,7 @@
 import type { ChatOptions, Message } from './chat.js';
 import { cancelled, RealmError } from './errors.js';
 import { LocalRealm, type LocalEngine, type LocalModel } from './local.js';
-import { checkLimits, checkUrgency, invalid, KV_TYPES, type CheckedEngineOptions, type KvType } from './options.js';
+import { checkLimits, checkTold, checkUrgency, invalid, KV_TYPES, type CheckedEngineOptions, type KvType } from './options.js';
 import type { Ended, ModelInput, RealmRequest, RunningRequest } from './port.js';
 import { errorMessage, isBytes, isCount, isIds, isNumber, isNumeric, isRecord, isText, isToWorker } from './remote_messages.js';
 import type { Channel, LogitRows, ModelFacts, ToWorker } from './remote_messages.js';
@@ -181,9 +181,11 @@ class Server {
   ): Promise<Ended> {
     const { priority, deadline } = record(request['urgency']);
     const urgency = checkUrgency({ priority: count(priority), deadline: deadline === 0 ? undefined : number(deadline) });
+    const { logprobs, topLogprobs } = record(request['told']);
+    const told = checkTold({ logprobs: logprobs === true, topLogprobs: count(topLogprobs) });
     return new Promise((resolve, reject) => {
       const { id } = call;
-      call.running = realm.start({ ...request, urgency } as RealmRequest, model === undefined ? undefined : this.#model(model), {
+      call.running = realm.start({ ...request, urgency, told } as RealmRequest, model === undefined ? undefined : this.#model(model), {
         patient,
         text: (piece) => this.channel.send({ kind: 'text', id, piece }, [piece.buffer as ArrayBuffer]),
         end: ({ problem, ...ended }) => (problem ? reject(problem) : resolve(ended)),

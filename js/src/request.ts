@@ -2,6 +2,7 @@
 
 import type { Finish } from './_generated/abi.js';
 import { joined } from './bytes.js';
+import type { DrawnTokens, Work } from './drawn.js';
 import { cancelled, RealmError } from './errors.js';
 import type { Ended, Listener, RunningRequest } from './port.js';
 
@@ -11,12 +12,18 @@ export interface Usage {
   totalTokens: number;
 }
 
-/** Seconds from the request's start in the guest. */
-export interface Timings {
+/** Seconds from the request's start in the guest; then what the engine did for it, by its own clock. */
+export interface Timings extends Work {
   firstTokenSeconds: number;
   totalSeconds: number;
   /** Of the generated tokens after the first one. */
   tokensPerSecond: number;
+}
+
+/** One of the likeliest tokens at a place. */
+export interface LikelyToken {
+  id: number;
+  logprob: number;
 }
 
 export interface Generation {
@@ -27,6 +34,10 @@ export interface Generation {
   finishReason: Finish;
   usage: Usage;
   timings: Timings;
+  /** Of each of the tokens, when asked for. */
+  logprobs?: number[];
+  /** The likeliest at each place, the first one first. */
+  topLogprobs?: LikelyToken[][];
 }
 
 const decoder = new TextDecoder();
@@ -100,7 +111,19 @@ export function generation(ended: Ended, text: string): Generation {
       firstTokenSeconds: ended.firstTokenSeconds,
       totalSeconds: ended.totalSeconds,
       tokensPerSecond: completionTokens > 1 && rest > 0 ? (completionTokens - 1) / rest : 0,
+      ...ended.work,
     },
+    ...(ended.drawn && probabilities(ended.drawn)),
+  };
+}
+
+function probabilities({ top, ids, logprobs }: DrawnTokens): Pick<Generation, 'logprobs' | 'topLogprobs'> {
+  const size = 1 + top;
+  const places = Array.from({ length: Math.floor(ids.length / size) }, (_, place) => place * size);
+  const likely = (at: number): LikelyToken => ({ id: ids[at]!, logprob: logprobs[at]! });
+  return {
+    logprobs: places.map((at) => logprobs[at]!),
+    ...(top > 0 && { topLogprobs: places.map((at) => Array.from({ length: top }, (_, nth) => likely(at + 1 + nth))) }),
   };
 }
 

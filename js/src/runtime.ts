@@ -109,10 +109,10 @@ export class GuestModule {
     options: GenerateOptions & { extra?: Uint8Array } = {},
   ): Promise<GuestResult> {
     const settings = checkSettings(options, ['extra']);
-    const { stops, maxTokens, mode, params, biases, addSpecial, parseSpecial, model, urgency } = settings;
+    const { stops, maxTokens, mode, params, biases, addSpecial, parseSpecial, model, urgency, told } = settings;
     const text = encodeText(prompt);
     const extra = options.extra ?? new Uint8Array(0);
-    const request = { prompt: text, addSpecial, parseSpecial, stops, maxTokens, mode, params, biases, extra, urgency };
+    const request = { prompt: text, addSpecial, parseSpecial, stops, maxTokens, mode, params, biases, extra, urgency, told };
     const start: Start = (listener) => this.#port.start(request, model?.port(), listener);
     const ended = await runRequest(start, settings.signal, false); // who knows what the guest does with a token
     return { ...generation(ended, ended.text), extra: ended.extra };

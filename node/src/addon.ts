@@ -90,6 +90,10 @@ export interface Addon {
   ticketTokens(context: number, ticket: number): Uint8Array | number;
   ticketScores(context: number, ticket: number): Float32Array | number;
   ticketLogits(context: number, ticket: number): Float32Array | number;
+  /** Records token. */
+  likeliest(context: number, session: number, count: number): Uint8Array | number;
+  /** Nanoseconds queued, of prefill, of decode, of steps; steps, rows. */
+  ticketWork(context: number, ticket: number): BigUint64Array | number;
   ticketTensor(context: number, ticket: number): number;
   ticketCancel(context: number, ticket: number): number;
   ticketDrop(context: number, ticket: number): number;

@@ -391,6 +391,22 @@ static napi_value sample(napi_env env, napi_callback_info info) {
     return addon_status(env, status);
 }
 
+/* (context, session, count) -> records token, the likeliest first */
+static napi_value likeliest(napi_env env, napi_callback_info info) {
+    call c;
+    void *out = NULL;
+    realm_token found[REALM_MOST_LIKELIEST];
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    uint32_t count = call_u32(&c, 2);
+    realm_status status = count <= REALM_MOST_LIKELIEST ? realm_likeliest(context->ctx, call_u32(&c, 1), found, count, NULL)
+                                                        : REALM_E_INVALID_ARGUMENT;
+    if (status != REALM_OK) return addon_status(env, status);
+    napi_value made = addon_array(env, napi_uint8_array, NULL, (size_t)count * TOKEN_SIZE, &out);
+    for (uint32_t i = 0; made && i < count; i++) write_token((uint8_t *)out + (size_t)i * TOKEN_SIZE, &found[i]);
+    return made;
+}
+
 /* (context, session, tokens, sampling, biases, maxTokens) */
 static napi_value generate(napi_env env, napi_callback_info info) {
     call c;
@@ -492,6 +508,18 @@ static napi_value ticket_logits(napi_env env, napi_callback_info info) {
     napi_value made = addon_array(env, napi_float32_array, room->values, room->count, NULL);
     drop_room(context, room);
     return made;
+}
+
+/* (context, ticket) -> queued, prefill, decode and step nanoseconds; steps, rows */
+static napi_value ticket_work(napi_env env, napi_callback_info info) {
+    call c;
+    realm_ticket_work work;
+    addon_context *context = context_of(&c, env, info);
+    if (!context) return closed(env);
+    realm_status status = realm_ticket_get_work(context->ctx, call_u32(&c, 1), &work, NULL);
+    if (status != REALM_OK) return addon_status(env, status);
+    const uint64_t record[] = {work.queued_ns, work.prefill_ns, work.decode_ns, work.step_ns, work.steps, work.rows};
+    return addon_array(env, napi_biguint64_array, record, sizeof record / sizeof *record, NULL);
 }
 
 static napi_value ticket_tensor(napi_env env, napi_callback_info info) {
@@ -629,6 +657,7 @@ const addon_function ADDON_CONTEXT_FUNCTIONS[] = {
     {"score", score},
     {"forwardLogits", forward_logits},
     {"sample", sample},
+    {"likeliest", likeliest},
     {"generate", generate},
     {"holdProgress", hold_progress},
     {"ticketState", ticket_state},
@@ -636,6 +665,7 @@ const addon_function ADDON_CONTEXT_FUNCTIONS[] = {
     {"ticketTokens", ticket_tokens},
     {"ticketScores", ticket_scores},
     {"ticketLogits", ticket_logits},
+    {"ticketWork", ticket_work},
     {"ticketTensor", ticket_tensor},
     {"ticketCancel", ticket_cancel},
     {"ticketDrop", ticket_drop},

@@ -18,6 +18,7 @@ import {
   type TicketState,
   type Token,
 } from '../../js/src/_generated/abi.js';
+import { workOf, type Work } from '../../js/src/drawn.js';
 import { checkSignal, isErrorCode, RealmError } from '../../js/src/errors.js';
 import { codeOf, GrantedModels, limitError, limitName } from '../../js/src/host_results.js';
 import { Loading } from '../../js/src/loading.js';
@@ -276,6 +277,17 @@ class NodeContext implements ContextHost {
 
   ticketLogits(ticket: number): Float32Array {
     return checked(this.addon.ticketLogits(this.handle, ticket));
+  }
+
+  likeliest(session: number, count: number): Packed {
+    return checked(this.addon.likeliest(this.handle, session, count));
+  }
+
+  ticketWork(ticket: number): Work | undefined {
+    const found = this.addon.ticketWork(this.handle, ticket);
+    if (typeof found === 'number') return undefined;
+    const [queued = 0n, prefill = 0n, decode = 0n, step = 0n, steps = 0n, rows = 0n] = found;
+    return workOf(queued, prefill, decode, step, steps, rows);
   }
 
   ticketTensor(ticket: number): number {

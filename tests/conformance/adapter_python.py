@@ -16,6 +16,8 @@ from typing import Any
 
 from realm import Generation, Realm, RealmError
 
+OF_THE_GUEST = ("first_token_seconds", "total_seconds")
+
 
 def main() -> None:
     for line in sys.stdin:
@@ -92,6 +94,9 @@ def result(made: Generation) -> dict[str, Any]:
         "tokens": list(made.tokens),
         "prompt_tokens": made.prompt_tokens,
         "finish_reason": made.finish_reason,
+        "logprobs": made.logprobs,
+        "top_logprobs": made.top_logprobs,
+        "work": {name: value for name, value in asdict(made.timings).items() if name not in OF_THE_GUEST},
     }
 
 

@@ -52,6 +52,7 @@ def main() -> None:
         "6_tokens": tokens(),
         "7_logits": logits(),
         "8_tenants": tenants(),
+        "9_logprobs": logprobs(),
     }
     for name, cases in groups.items():
         (CASES / f"{name}.json").write_text(json.dumps(cases, indent=1) + "\n")
@@ -358,6 +359,52 @@ def stats(**values: Any) -> Json:
 
 def account(**urgency: Any) -> Json:
     return {**chain_request("1", max_tokens=5, ignore_end=True, mode="whole", **urgency), "op": "account"}
+
+
+# ---- log probabilities, and what the engine says of its work -----------------------------------------
+
+
+def logprobs() -> list[Json]:
+    cases = []
+    for name in ("mistral", "gemma2"):
+        for mode in ("granular", *MODES):
+            top = 0 if mode == "whole" else 3
+            asked = {
+                "logprobs": True,
+                "top_logprobs": top,
+                "mode": mode,
+                "temperature": 0,
+                "ignore_end": True,
+            }
+            cases.append(
+                case(f"log probabilities {name} {mode}", f"model-{name}", *probable(name, asked, top))
+            )
+    for about, wrong in (
+        ("too many", {"top_logprobs": 21}),
+        ("in mode whole", {"top_logprobs": 1, "mode": "whole"}),
+    ):
+        error = {"error": "invalid-argument"}
+        cases.append(case(f"likeliest tokens {about}", "model-chain", chain_request("1", **wrong), error))
+    return cases
+
+
+def probable(name: str, settings: Json, top: int) -> tuple[Json, Json]:
+    """A greedy request as far as the oracle is sure of its tokens, and what their places look like."""
+    vector = json.loads((fixtures.VECTORS / f"model-{name}.json").read_text())
+    ids, tokens, gaps = vector["ids"], vector["greedy"], vector["gaps"]
+    sure = next((i for i, gap in enumerate(gaps) if gap <= F16_KV_BOUND), len(tokens))
+    model = reference.load(fixtures.VECTORS / f"model-{name}.gguf")
+    rows = reference.logits(model, [*ids, *tokens[: sure - 1]])[len(ids) - 1 :]
+    values = [row - row.max() - np.log(np.exp(row - row.max()).sum()) for row in rows.astype(np.float64)]
+    expect: Json = {"tokens": tokens[:sure], "bound": 2 * F16_KV_BOUND}  # of a logit, and of the sum
+    expect["values"] = [round(float(row[token]), 6) for row, token in zip(values, tokens, strict=False)]
+    if top:
+        expect["top"] = [[round(float(v), 6) for v in np.sort(row)[::-1][:top]] for row in values]
+    request = {"op": "generate", "prompt": vector["prompt"], "settings": {**settings, "max_tokens": sure}}
+    work = (
+        {} if settings["mode"] == "layers" else {"work": {"rows": len(ids) + sure - 1}}
+    )  # there a row a slice
+    return request, {"logprobs": expect, **work}
 
 
 if __name__ == "__main__":

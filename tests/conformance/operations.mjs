@@ -67,7 +67,16 @@ function number(value) {
 }
 
 function result(made) {
-  return { text: made.text, tokens: made.tokens, prompt_tokens: made.promptTokens, finish_reason: made.finishReason };
+  const { firstTokenSeconds, totalSeconds, tokensPerSecond, ...work } = made.timings;
+  return {
+    text: made.text,
+    tokens: made.tokens,
+    prompt_tokens: made.promptTokens,
+    finish_reason: made.finishReason,
+    logprobs: made.logprobs ?? null,
+    top_logprobs: made.topLogprobs?.map((top) => top.map(({ id, logprob }) => [id, logprob])) ?? null,
+    work: snakeCase(work),
+  };
 }
 
 /** A tenant's account counts failures of requests; anything else is a failure of this program. */

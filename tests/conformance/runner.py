@@ -52,6 +52,7 @@ HOSTS: dict[str, Callable[[], list[str]]] = {  # what starts a host's adapter
 }
 
 Json = dict[str, Any]
+WORK = ["queued_seconds", "prefill_seconds", "decode_seconds", "step_seconds", "steps", "rows"]
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,28 @@ def check_logits(answer: Json, value: Json, again: Again) -> None:
     assert error < value["bound"], f"the largest error is {error}, the bound {value['bound']}"
 
 
+def check_logprobs(answer: Json, value: Json, again: Again) -> None:
+    """Of the tokens, and of the likeliest at each place: the first of them is the token, as it is greedy."""
+    assert answer.get("tokens") == value["tokens"], f"expected {value['tokens']}, got {shortened(answer)}"
+    assert near(answer["logprobs"], value["values"], value["bound"]), f"got {answer['logprobs']}"
+    tops = answer["top_logprobs"]
+    assert (tops is None) == ("top" not in value), f"got {shortened(answer)}"
+    for token, top, best in zip(value["tokens"], tops or (), value.get("top", ()), strict="top" in value):
+        assert top[0][0] == token and len({id for id, _ in top}) == len(top), f"got {top} for {token}"
+        assert near([logprob for _, logprob in top], best, value["bound"]), f"got {top}, expected {best}"
+
+
+def near(made: list[float], expected: list[float], bound: float) -> bool:
+    return len(made) == len(expected) and bool(np.allclose(made, expected, rtol=0, atol=bound))
+
+
+def check_work(answer: Json, value: Json, again: Again) -> None:
+    work = answer["work"]
+    assert sorted(work) == sorted(WORK), f"expected {WORK}, got {work}"
+    assert work["rows"] == value["rows"] and 1 <= work["steps"] <= work["rows"], f"got {work}"
+    assert all(work[name] >= 0 for name in WORK), f"got {work}"
+
+
 def check_stats(answer: Json, value: Json, again: Again) -> None:
     stats = answer.get("stats", {})
     assert sorted(stats) == sorted(value["names"]), f"expected {value['names']}, got {shortened(answer)}"
@@ -199,6 +222,8 @@ CHECKS: dict[str, Callable[[Json, Any, Again], None]] = {
     "greedy": check_greedy,
     "pieces": check_pieces,
     "logits": check_logits,
+    "logprobs": check_logprobs,
+    "work": check_work,
     "stats": check_stats,
     "repeats": check_repeats,
     "other_seed": check_other_seed,

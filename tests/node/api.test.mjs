@@ -72,6 +72,34 @@ test('the three modes and both spellings of options give the same tokens', async
   assert.equal(tokens[0].length, 12);
 });
 
+test('log probabilities come with whole results, with streams and from isolated guests', async () => {
+  const options = { temperature: 0, logprobs: true, maxTokens: 8 };
+  const plain = await realm.generate('The capital of', { temperature: 0, maxTokens: 8 });
+  assert(!('logprobs' in plain) && !('topLogprobs' in plain));
+  const whole = await realm.generate('The capital of', options);
+  assert.deepEqual(whole.tokens, plain.tokens);
+  assert.equal(whole.logprobs.length, whole.tokens.length);
+  assert(whole.logprobs.every((value) => value <= 0));
+  const stream = realm.streamTokens('The capital of', { ...options, top_logprobs: 2 });
+  for await (const _ of stream);
+  const isolated = new Realm({ isolation: 'worker' });
+  try {
+    for (const told of [await stream.result, await isolated.generate('The capital of', { ...options, topLogprobs: 2 })]) {
+      assert.deepEqual(told.topLogprobs.map(([first]) => first.id), whole.tokens); // greedy
+      for (const [place, top] of told.topLogprobs.entries()) {
+        assert.equal(top.length, 2);
+        assert(top[0].logprob >= top[1].logprob);
+        assert.equal(top[0].logprob, told.logprobs[place]);
+      }
+      const { queuedSeconds, prefillSeconds, decodeSeconds, stepSeconds, totalSeconds, steps, rows } = told.timings;
+      assert(steps >= 1 && rows >= told.tokens.length && prefillSeconds > 0 && stepSeconds > 0);
+      assert(queuedSeconds + prefillSeconds + decodeSeconds <= totalSeconds + 0.5); // two clocks
+    }
+  } finally {
+    isolated.dispose();
+  }
+});
+
 test('a stop string ends the text before it', async () => {
   const answer = await realm.chat(QUESTION, { temperature: 0, stop: [' Paris'] });
   assert.equal(answer.text, 'The capital of France is');

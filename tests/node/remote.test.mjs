@@ -19,8 +19,10 @@ const REALM = { guest: undefined, tenant: 1n, limits: { textBytes: 100 } };
 const INFO = { vocabSize: 1, contextLength: 1, embeddingLength: 1, layerCount: 1 };
 const FACTS = { name: 'a', key: 'b', info: INFO, chatTemplate: null };
 const LOAD = { contextLength: 0, kvType: 'f16' };
+const WORK = { queuedSeconds: 0, prefillSeconds: 0, decodeSeconds: 0, stepSeconds: 0, steps: 1, rows: 1 };
 const ENDED = {
   finish: 'end', tokens: Uint32Array.of(1), promptTokens: 1, extra: new Uint8Array(0), firstTokenSeconds: 0, totalSeconds: 0,
+  work: WORK,
 };
 
 async function bundled(contents) {
@@ -114,6 +116,19 @@ test('errors keep code and message; a code nobody knows becomes internal', async
     say({ kind: 'error', id: last('load'), code, message: 'because' });
     await assert.rejects(asked, { code: expected, message: 'because' });
     await assert.rejects(asked, RealmError);
+  }
+});
+
+test('an end of the wrong kind is the failure of its request', () => {
+  const drawn = { top: 1, ids: new Uint32Array(2), logprobs: new Float32Array(2) };
+  const wrong = [{ finish: 'x' }, { work: 1 }, { work: { ...WORK, rows: '1' } }, { drawn: [] }, { drawn: { ...drawn, top: 2 } },
+    { drawn: { ...drawn, top: -1 } }, { drawn: { ...drawn, ids: [1, 2] } }, { drawn: { ...drawn, logprobs: new Float32Array(4) } }];
+  for (const part of [{ drawn }, ...wrong]) {
+    const { engine, say, last } = faked();
+    const heard = listening();
+    engine.realm(REALM).start({}, undefined, heard.listener);
+    say({ kind: 'result', id: last('start'), value: { ...ENDED, ...part } });
+    assert.equal(heard.ends[0].problem?.code, part.drawn === drawn ? undefined : 'internal');
   }
 });
 

@@ -5,6 +5,7 @@
 import { BIAS_SIZE, InterfaceError, TICKET_STATES, TOKEN_SIZE, readToken } from '../_generated/abi.js';
 import type { CacheInfo, ErrorCode, ModelProperties, Packed, Sampling, TicketState, Token } from '../_generated/abi.js';
 import * as layout from '../_generated/core.js';
+import { workOf, type Work } from '../drawn.js';
 import { RealmError } from '../errors.js';
 import { asResult, codeOf, GrantedModels, limitError, meetsLimit } from '../host_results.js';
 import { limitsTenant, type ResourceLimits, type Urgency } from '../options.js';
@@ -341,6 +342,21 @@ export class WasmContext implements ContextHost {
     const values = this.#core.copyFloats(room.address, room.count);
     this.#dropRoom(ticket);
     return values;
+  }
+
+  likeliest(session: number, count: number): Packed {
+    const context = this.#open;
+    const at = this.#guarded(() => this.#core.begin().room(count * TOKEN_SIZE));
+    this.#made(this.#exports.realm_likeliest(context, session, at, count, 0));
+    return this.#core.copyBytes(at, count * TOKEN_SIZE);
+  }
+
+  ticketWork(ticket: number): Work | undefined {
+    if (this.#address === 0) return undefined;
+    const at = this.#guarded(() => this.#core.begin().room(layout.REALM_TICKET_WORK_SIZE));
+    if (this.#exports.realm_ticket_get_work(this.#address, ticket, at, 0) !== 0) return undefined;
+    const { queuedNs, prefillNs, decodeNs, stepNs, steps, rows } = layout.readCoreTicketWork(this.#core.view, at);
+    return workOf(queuedNs, prefillNs, decodeNs, stepNs, steps, rows);
   }
 
   ticketTensor(ticket: number): number {
