@@ -235,7 +235,7 @@ struct realm_runtime {
     uint32_t events_ending;  /* queued events of tickets that have ended */
     realm_listener listener; /* NULL: the host waits */
     void *listener_arg;
-    bool due;                /* an event is queued that is not held back */
+    bool due;                /* an event is queued that is not, or no longer, held back */
     bool host_lags;          /* it was waited for in vain, and has not acknowledged since */
     bool announced;          /* some of these are submissions that the host is to end soon */
     uint32_t unacknowledged; /* those taken by a wait that the host has not come back from */

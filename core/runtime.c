@@ -47,6 +47,7 @@ void runtime_remove_event(realm_runtime *rt, ticket *t) {
     if (t->event_next != NULL) t->event_next->event_prev = t->event_prev; else rt->event_last = t->event_prev;
     if (t->event_ends) rt->events_ending--;
     t->event_queued = t->event_ends = false;
+    if (rt->event_first == NULL) rt->due = false;
 }
 
 /* With the lock held: there may be something for the driver to do. */
@@ -92,7 +93,7 @@ void realm_context_hold_progress(realm_context *ctx, uint64_t hold_ns) {
 }
 
 static uint32_t take_events(realm_runtime *rt, realm_completion *out, uint32_t cap) {
-    uint64_t now = rt->listener != NULL ? platform_now_ns() : 0;
+    uint64_t now = platform_now_ns();
     uint32_t n = 0;
     while (n < cap && rt->event_first != NULL) {
         ticket *t = rt->event_first;
@@ -114,7 +115,6 @@ void realm_runtime_set_listener(realm_runtime *rt, realm_listener listener, void
 /* With the lock held, released for each call. */
 static void tell_listener(realm_runtime *rt) {
     realm_completion done[TOLD_AT_ONCE];
-    rt->due = false;
     while (rt->event_first != NULL) {
         uint32_t n = take_events(rt, done, TOLD_AT_ONCE);
         platform_unlock(rt->lock);
@@ -123,17 +123,25 @@ static void tell_listener(realm_runtime *rt) {
     }
 }
 
+/* With the lock held: all events that are queued, those that were held back too. */
+static void tell_host(realm_runtime *rt) {
+    if (rt->event_first == NULL) return;
+    rt->due = true;
+    if (rt->listener != NULL) tell_listener(rt);
+    else platform_cond_broadcast(rt->done);
+}
+
 uint32_t realm_runtime_wait(realm_runtime *rt, realm_completion *out, uint32_t cap, uint64_t timeout_ns) {
     platform_lock(rt->lock);
     acknowledge(rt);
     uint64_t end = timeout_ns == UINT64_MAX ? UINT64_MAX : platform_now_ns() + timeout_ns;
-    while (rt->event_first == NULL && !rt->wake && !atomic_load(&rt->stop)) {
+    while (!rt->due && !rt->wake && !atomic_load(&rt->stop)) {
         uint64_t now = end == UINT64_MAX ? 0 : platform_now_ns();
         if (now >= end && end != UINT64_MAX) break;
         platform_cond_wait(rt->done, rt->lock, end == UINT64_MAX ? UINT64_MAX : end - now);
     }
     rt->wake = false;
-    uint32_t n = take_events(rt, out, cap);
+    uint32_t n = rt->due ? take_events(rt, out, cap) : 0;
     platform_unlock(rt->lock);
     return n;
 }
@@ -307,6 +315,7 @@ static void trim_memory(realm_runtime *rt) {
 
 /* Or until something becomes due: a throttled tenant goes on, a deadline passes. */
 static void wait_for_work(realm_runtime *rt) {
+    if (!has_work(rt)) tell_host(rt); /* where nothing is computed, what was held back does not wait either */
     uint64_t trim_at = platform_now_ns() + TRIM_AFTER_NS; /* 0: done */
     rt->idle = true;
     bool awake = true;
@@ -336,9 +345,7 @@ static void drive_once(realm_runtime *rt) {
         rt->stepping = false;
         runtime_finish_step(rt, e, took);
     }
-    if (rt->event_first == NULL) return;
-    if (rt->listener == NULL) platform_cond_broadcast(rt->done);
-    else if (rt->due || e == NULL) tell_listener(rt); /* where nothing is computed, what was held back does not wait either */
+    if (rt->due || e == NULL) tell_host(rt);
 }
 
 static void driver_main(void *arg) {

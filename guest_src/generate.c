@@ -247,13 +247,12 @@ static void forward_ready(generation *g) {
 }
 
 static void ticket_failed(generation *g) {
-    realm_error_code error = (realm_error_code)realm_host_ticket_error(g->ticket);
     if (g->mode == REALM_MODE_WHOLE) { /* tokens that came before the failure count */
         realm_result_list_token taken = realm_host_ticket_tokens(g->ticket);
         for (size_t i = 0; !taken.is_error && i < taken.ok.len; i++)
             if (!accept(g, &taken.ok.ptr[i])) return;
     }
-    fail(g, error);
+    fail(g, (realm_error_code)realm_host_ticket_error(g->ticket)); /* asked last: the host keeps the words of the last failure */
 }
 
 void generation_poll(generation *g) {

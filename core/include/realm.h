@@ -287,8 +287,8 @@ REALM_API realm_status realm_context_create(realm_runtime *rt, uint64_t tag, uin
 REALM_API void realm_context_set_limits(realm_context *ctx, const realm_limits *limits);
 /* Cancels what runs, frees sessions, tickets and tensors. The rows of a running step are dropped when it ends. */
 REALM_API void realm_context_destroy(realm_context *ctx);
-/* With a listener, the tokens of a context's generations may be told up to hold_ns late, those of several steps together, because
- * each call wakes a thread that competes with those that compute. A generation's first token and its end are told at once. */
+/* The tokens of a context's generations may be told up to hold_ns late, those of several steps together, because each time the
+ * host's thread wakes up it competes with those that compute. A generation's first token and its end are told at once. */
 REALM_API void realm_context_hold_progress(realm_context *ctx, uint64_t hold_ns);
 /* Lets the realm use a model; *handle names it inside the context (1, 2, ...). */
 REALM_API realm_status realm_context_grant(realm_context *ctx, realm_model *model, uint32_t *handle, realm_error *err);

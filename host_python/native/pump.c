@@ -20,6 +20,8 @@ enum { TURN_STEPS = 64 };         /* output steps of one request before the othe
 enum { IDLE_STEPS = 100000 };     /* output steps without text or open ticket before a request counts as stalled */
 enum { MAX_ROUNDS = 4 };          /* of completions before events go out */
 enum { MAX_SLOTS = 4096 };        /* requests of one guest */
+enum { STREAM_HOLD_NS = 8000000 }; /* how late tokens may be told that somebody reads as they come */
+enum { PATIENT_HOLD_NS = 50000000 }; /* and those that are asked for as a whole: each telling takes a processor from who computes */
 enum { MAX_DRAWN = 1 << 18 };     /* tokens of one request kept for its caller: more than a context has room for */
 
 struct shim_driver {
@@ -287,7 +289,17 @@ static void free_outcome(slot *which) {
     which->token_count = which->extra_size = 0;
 }
 
+/* Tokens after a stop string are in vain: a request with one is in a hurry as a stream is. */
+static void set_hurried(shim_guest *guest, slot *which, bool hurried) {
+    if (which->hurried == hurried) return;
+    which->hurried = hurried;
+    uint32_t before = guest->hurried;
+    guest->hurried += hurried ? 1 : UINT32_MAX;
+    if (!before != !guest->hurried) realm_context_hold_progress(guest->ctx, hurried ? STREAM_HOLD_NS : PATIENT_HOLD_NS);
+}
+
 static void free_slot(shim_guest *guest, slot *which) {
+    set_hurried(guest, which, false);
     guest->text_held -= which->text.size;
     shim_free_wiped(which->text.data, which->text.cap);
     shim_free_wiped(which->drawn, which->drawn_cap * sizeof *which->drawn);
@@ -417,6 +429,7 @@ realm_status shim_start(shim_guest *guest, const shim_request *request, uint32_t
         started->start_ns = now;
         started->session = session;
         started->problem = guest->problem;
+        set_hurried(guest, started, request->streaming || request->stops_size);
         queue_again(guest);
     }
     drop_unstarted(guest);
@@ -568,12 +581,13 @@ static void tell(shim_guest *guest, uint32_t kind, uint32_t request, realm_statu
     shim_event *moved = grown(driver->events, &driver->event_cap, driver->event_count + 1, sizeof *moved);
     if (!moved) return; /* Python's own watch over the request ends it */
     driver->events = moved;
-    driver->events[driver->event_count++] = (shim_event){guest->options.tag, kind, request, (int32_t)code, 0};
+    driver->events[driver->event_count++] = (shim_event){guest->options.tag, kind, request, (int32_t)code, guest->log.size > 0};
 }
 
 static void end_request(shim_guest *guest, slot *which, uint32_t kind, realm_status code) {
     which->active = false;
     which->end_ns = shim_now_ns();
+    set_hurried(guest, which, false);
     tell(guest, kind, which->handle, code);
 }
 
@@ -734,6 +748,7 @@ realm_status shim_guest_create(shim_driver *driver, const shim_guest_options *op
         free(guest);
         return status;
     }
+    realm_context_hold_progress(guest->ctx, PATIENT_HOLD_NS);
     *out = guest;
     return REALM_OK;
 }
@@ -784,9 +799,9 @@ static void forget(shim_driver *driver, const shim_guest *guest) {
 void shim_guest_destroy(shim_guest *guest) {
     if (!guest) return;
     forget(guest->driver, guest);
-    realm_context_destroy(guest->ctx);
     guest->dead = true; /* so that releasing slots calls nothing */
     while (guest->slot_count) free_slot(guest, &guest->slots[guest->slot_count - 1]);
+    realm_context_destroy(guest->ctx);
     free(guest->slots);
     shim_free_wiped(guest->log.data, guest->log.cap);
     free(guest);

@@ -158,7 +158,7 @@ typedef struct shim_event {
     uint32_t kind;
     uint32_t request;
     int32_t code;
-    uint32_t reserved;
+    uint32_t has_log; /* 1: the guest has written to its log */
 } shim_event;
 
 /* Waits for completed tickets, polls their guests, and returns as soon as there is something to tell, after timeout_ns, or

@@ -29,6 +29,7 @@ typedef struct slot { /* one request */
     bytes text;
     uint32_t *tokens; /* (token_count,), of the outcome */
     uint32_t token_count;
+    bool hurried;     /* counted in the guest's */
     bool keeps_drawn;
     uint32_t likeliest; /* kept behind each drawn token */
     realm_token *drawn; /* in polls of this request, not yet taken */
@@ -61,6 +62,7 @@ struct shim_guest {
     uint64_t text_held;
     uint64_t submissions; /* tickets the guest was given */
     uint32_t polled;      /* the request that is polled or cancelled; 0: none */
+    uint32_t hurried;     /* running requests whose text somebody waits for, or whose stop strings may end them */
     bytes log;
 };
 

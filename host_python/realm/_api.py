@@ -252,7 +252,7 @@ class Realm:
         *,
         max_tokens: int = 256,
         stop: str | Sequence[str] = (),
-        mode: str = "granular",
+        mode: str | None = None,
         model: Model | None = None,
         add_special: bool = True,
         parse_special: bool = False,
@@ -265,9 +265,10 @@ class Realm:
     ) -> Generation:
         """Continues a prompt as it is. `settings` are the fields of Sampling (temperature, seed, ...).
 
-        `logprobs` gives the log probability of each token, `top_logprobs` also those of so many of the
-        likeliest (not in mode whole). Among the tenant's own requests those of higher `priority` come first;
-        what is not done `deadline` seconds from now fails.
+        `mode` says where the loop over tokens runs: `whole`, in the engine, or `granular` or `layers`, in the
+        guest. The tokens are the same. `logprobs` gives the log probability of each, `top_logprobs` also
+        those of so many of the likeliest (not in mode whole). Of the tenant's own requests those of higher
+        `priority` come first; what is not done `deadline` seconds from now fails.
         """
         spec = self._spec(
             prompt,
@@ -291,7 +292,7 @@ class Realm:
         *,
         max_tokens: int = 256,
         stop: str | Sequence[str] = (),
-        mode: str = "granular",
+        mode: str | None = None,
         model: Model | None = None,
         add_special: bool = True,
         parse_special: bool = False,
@@ -321,10 +322,7 @@ class Realm:
 
     async def agenerate(self, prompt: str | bytes, **settings: Any) -> Generation:
         """generate for asyncio; cancelling the task cancels the request."""
-        async with self.astream(prompt, **settings) as stream:
-            async for _ in stream:
-                pass
-            return stream.result
+        return await self.astream(prompt, **settings)._whole()
 
     def astream(
         self,
@@ -332,7 +330,7 @@ class Realm:
         *,
         max_tokens: int = 256,
         stop: str | Sequence[str] = (),
-        mode: str = "granular",
+        mode: str | None = None,
         model: Model | None = None,
         add_special: bool = True,
         parse_special: bool = False,
@@ -358,7 +356,7 @@ class Realm:
             deadline,
             top_logprobs,
         )
-        return AsyncStream(self._engine, self._guest, lambda: spec)
+        return AsyncStream(self._engine, self._guest, spec)
 
     # ---- chat ----
 
@@ -370,10 +368,7 @@ class Realm:
         return Stream(self._engine, self._guest, self._chat_spec(messages, settings))
 
     async def achat(self, messages: Sequence[Message], **settings: Any) -> Generation:
-        async with self.achat_stream(messages, **settings) as stream:
-            async for _ in stream:
-                pass
-            return stream.result
+        return await self.achat_stream(messages, **settings)._whole()
 
     def achat_stream(self, messages: Sequence[Message], **settings: Any) -> AsyncStream:
         return AsyncStream(self._engine, self._guest, lambda: self._chat_spec(messages, settings))
@@ -458,7 +453,7 @@ class Realm:
         prompt: str | bytes,
         max_tokens: int,
         stop: str | Sequence[str],
-        mode: str,
+        mode: str | None,
         model: Model | None,
         add_special: bool,
         parse_special: bool,
@@ -472,6 +467,7 @@ class Realm:
         text, stops = encode_text(prompt), pack_stops(stop)
         shared = (model or self.model).shared()
         top_logprobs = check_top_logprobs(top_logprobs, mode, (model or self.model).info.vocab_size)
+        mode = mode or ("granular" if top_logprobs else "whole")
         check_text_bytes(len(text) + len(stops), self.limits)
         return RequestSpec(
             model=shared,
@@ -520,7 +516,7 @@ class Realm:
             prompt,
             fixed.get("max_tokens", 256),
             fixed.get("stop", ()),
-            fixed.get("mode", "granular"),
+            fixed.get("mode"),
             model,
             not starts_with_bos(model, prompt),
             True,
@@ -554,6 +550,8 @@ class Stream(Iterator[str]):
                 self.close()
                 raise
             piece = self._assembly.add(delivery)
+            if isinstance(delivery, bytes):
+                self._engine.took(self._request, len(delivery))
             if piece:
                 return piece
         self._assembly.raise_problem()
@@ -587,12 +585,12 @@ class Stream(Iterator[str]):
 class AsyncStream(AsyncIterator[str]):
     """Text pieces as they come, for asyncio. The request starts at the first step; aclose() cancels."""
 
-    def __init__(self, engine: Engine, guest: Guest, make_spec: Callable[[], RequestSpec]) -> None:
+    def __init__(self, engine: Engine, guest: Guest, spec: RequestSpec | Callable[[], RequestSpec]) -> None:
         import asyncio
 
         self._engine = engine
         self._guest = guest
-        self._make_spec = make_spec
+        self._spec = spec  # or what makes it and may take its time, as a chat template does
         self._deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
         self._assembly = _Assembly()
         self._request: Request | None = None
@@ -600,9 +598,12 @@ class AsyncStream(AsyncIterator[str]):
     async def __anext__(self) -> str:
         try:
             if self._request is None:
-                await self._begin()
+                self._request = await self._start(True, self._deliveries.put_nowait)
             while not self._assembly.finished:
-                piece = self._assembly.add(await self._deliveries.get())
+                delivery = await self._deliveries.get()
+                piece = self._assembly.add(delivery)
+                if isinstance(delivery, bytes):
+                    self._engine.took(self._request, len(delivery))
                 if piece:
                     return piece
         except BaseException:  # a cancelled task above all
@@ -611,17 +612,30 @@ class AsyncStream(AsyncIterator[str]):
         self._assembly.raise_problem()
         raise StopAsyncIteration
 
-    async def _begin(self) -> None:
+    async def _whole(self) -> Generation:
+        """Instead of the pieces: the result, of which nothing is delivered before its end."""
         import asyncio
 
-        spec = await asyncio.to_thread(self._make_spec)  # a chat template may take its time
-        loop = asyncio.get_running_loop()
+        end: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
+        request = await self._start(False, lambda ended: None if end.done() else end.set_result(ended))
+        try:
+            ended = await end
+        except BaseException:
+            self._engine.cancel(request)
+            raise
+        assert isinstance(ended, Ended)
+        return make_generation(ended, "", ended.drawn)
+
+    async def _start(self, streaming: bool, take: Callable[[Delivery], None]) -> Request:
+        import asyncio
+
+        loop, engine = asyncio.get_running_loop(), self._engine
+        spec = await asyncio.to_thread(self._spec) if callable(self._spec) else self._spec
 
         def deliver(delivery: Delivery) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._deliveries.put_nowait, delivery)
+            engine.post(loop, lambda: take(delivery))
 
-        self._request = self._engine.start(self._guest, spec, streaming=True, deliver=deliver)
+        return engine.start(self._guest, spec, streaming=streaming, deliver=deliver)
 
     @property
     def drawn(self) -> list[DrawnToken]:

@@ -147,7 +147,7 @@ ContextOption = Annotated[
     int, typer.Option("-c", "--context-length", help="Most tokens of a session; 0: the model's.")
 ]
 SystemOption = Annotated[str | None, typer.Option("--system", help="System message.")]
-ModeOption = Annotated[str, typer.Option("--mode", help="How the guest works: granular, whole or layers.")]
+ModeOption = Annotated[str, typer.Option("--mode", help="How the guest works: whole, granular or layers.")]
 
 
 # ---- commands ----
@@ -167,7 +167,7 @@ def generate_command(
     repetition_penalty: PenaltyOption = 1.0,
     seed: SeedOption = None,
     stop: StopOption = None,
-    mode: ModeOption = "granular",
+    mode: ModeOption = "whole",
     system: SystemOption = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Send the prompt as it is, without a chat template.")

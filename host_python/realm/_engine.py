@@ -7,6 +7,7 @@ always gets through. The pump waits inside the shim without the GIL; a token ste
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import queue
@@ -25,12 +26,16 @@ from ._model import ModelStore
 from ._process import Process, check_same_process
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from ._guest import Guest
     from ._sandbox import Sandbox
 
 FOREVER = (1 << 64) - 1
 EVENTS = 256
 COMMAND_SECONDS = 0.002  # of starting requests before guests get their turn
+UNREAD_BYTES = 64 << 10  # of a stream's text that waits in Python; more waits in the guest's buffer
+TEXT_ROOM = 4096
 WAIT_SECONDS = 0.5  # a longer wait is not interruptible everywhere
 FIRST_HOST_INDEX = 1 << 31  # low half of the tags of contexts that belong to no guest
 
@@ -126,11 +131,21 @@ class Request:
         self.ended = False
         self.cancelled = False
         self.end_token: DrawnToken | None = None  # where log probabilities are asked for
+        self.stalled = False  # text waits in the guest's buffer until the reader has taken what there is
+        self._given = self._taken = 0  # bytes of text; the first is the pump's, the second the reader's
         self._deliver = deliver
+
+    @property
+    def unread(self) -> int:
+        return self._given - self._taken
 
     def text(self, piece: bytes) -> None:
         if piece and not self.ended:
+            self._given += len(piece)
             self._deliver(piece)
+
+    def took(self, size: int) -> None:
+        self._taken += size
 
     def drawn(self, tokens: tuple[DrawnToken, ...]) -> None:
         if tokens and not self.ended:
@@ -159,6 +174,8 @@ class Engine:
         self._guests: dict[int, Guest] = {}  # by tag, those with a request so far
         self._requests: dict[tuple[int, int], Request] = {}  # by tag and handle; pump only
         self._tickets: dict[int, Callable[[int, int], None]] = {}  # by tag of a host context; pump only
+        self._posts: dict[AbstractEventLoop, list[Callable[[], None]]] = {}  # pump only
+        self._room = ffi.new("char[]", TEXT_ROOM)  # pump only
         self._stopping = False
         self._connected = False
         self.native = False  # whether guests are entered by unchecked calls; known once there is a sandbox
@@ -235,8 +252,20 @@ class Engine:
         self, guest: Guest, spec: RequestSpec, *, streaming: bool, deliver: Callable[[Delivery], None]
     ) -> Request:
         request = Request(guest, spec, streaming, deliver)
+        library().realm_runtime_announce(self.runtime)  # the pump acknowledges when it has started all
         self.submit(lambda: self._start(request))
         return request
+
+    def took(self, request: Request, size: int) -> None:
+        """The reader of a stream has taken text: more may come."""
+        request.took(size)
+        if request.stalled and request.unread < UNREAD_BYTES:
+            request.stalled = False
+            self.submit(lambda: self._output(request))
+
+    def post(self, loop: AbstractEventLoop, action: Callable[[], None]) -> None:
+        """In the pump: runs an action in an event loop, which is woken once for all of a turn."""
+        self._posts.setdefault(loop, []).append(action)
 
     def cancel(self, request: Request) -> None:
         """Ends a request soon; harmless when it has already ended."""
@@ -279,9 +308,14 @@ class Engine:
             count = library().shim_pump(self.driver, 0 if self._commands else FOREVER, events, EVENTS)
             for index in range(count):
                 self._handle_safely(events[index])
+            self._send_posts()
 
     def _run_commands(self) -> None:
-        """For a moment; guests that have tokens come before the rest of many."""
+        """For a moment; guests that have tokens come before the rest of many.
+
+        Whoever is submitting several requests gets the interpreter once more before the engine hears that
+        these are all, so that they start together.
+        """
         end = time.monotonic() + COMMAND_SECONDS
         while self._commands and time.monotonic() < end:
             command = self._commands.popleft()
@@ -289,6 +323,15 @@ class Engine:
                 command()
             except Exception:
                 log.exception("a command of the engine failed")
+            if not self._commands:
+                time.sleep(0)
+        self._send_posts()
+
+    def _send_posts(self) -> None:
+        posts, self._posts = self._posts, {}
+        for loop, actions in posts.items():
+            with contextlib.suppress(RuntimeError):  # the loop was closed, and so were its tasks
+                loop.call_soon_threadsafe(_run_all, actions)
 
     def _start(self, request: Request) -> None:
         guest = request.guest
@@ -340,7 +383,8 @@ class Engine:
         guest = self._guests.get(event.tag)
         if guest is None or not guest.handle:
             return
-        self._forward_log(guest)
+        if event.has_log:
+            self._forward_log(guest)
         if event.kind == lib.SHIM_DEAD:
             self._bury(guest)
             return
@@ -348,12 +392,23 @@ class Engine:
         if request is None:
             return
         if event.kind == lib.SHIM_OUTPUT:
-            request.drawn(self._take_drawn(request))
-            request.text(self._take_text(request))
+            self._output(request)
         elif event.kind == lib.SHIM_DONE:
             self._end(request, self._outcome(request))
         else:
             self._end(request, Ended(problem=_refusal(event.code), text=self._take_text(request)))
+
+    def _output(self, request: Request) -> None:
+        """New text of a stream. Where nobody reads it stays in the guest's buffer, and the shim is silent."""
+        if self._requests.get((request.guest.tag, request.handle)) is not request:
+            return
+        if request.unread >= UNREAD_BYTES:
+            request.stalled = True  # now a reader who takes some sees it; one who has just done so did not
+            if request.unread >= UNREAD_BYTES:
+                return
+            request.stalled = False
+        request.drawn(self._take_drawn(request))
+        request.text(self._take_text(request))
 
     def _outcome(self, request: Request) -> Ended:
         """The guest's report of a finished request; its failure becomes an error."""
@@ -382,13 +437,14 @@ class Engine:
         )
 
     def _take_text(self, request: Request) -> bytes:
-        lib, guest = library(), request.guest
-        size = lib.shim_take_text(guest.handle, request.handle, ffi.NULL, 0)
-        if not size:
-            return b""
-        buffer = ffi.new("char[]", size)
-        lib.shim_take_text(guest.handle, request.handle, buffer, size)
-        return bytes(ffi.buffer(buffer, size))
+        lib, guest, room = library(), request.guest, self._room
+        size = lib.shim_take_text(guest.handle, request.handle, room, TEXT_ROOM)
+        text = bytes(ffi.buffer(room, min(size, TEXT_ROOM)))
+        if size <= TEXT_ROOM:
+            return text
+        rest = ffi.new("char[]", size - TEXT_ROOM)
+        lib.shim_take_text(guest.handle, request.handle, rest, size - TEXT_ROOM)
+        return text + bytes(ffi.buffer(rest))
 
     def _take_drawn(self, request: Request) -> tuple[DrawnToken, ...]:
         if not request.spec.logprobs:
@@ -537,6 +593,11 @@ def _marshal(spec: RequestSpec, model: int, streaming: bool) -> tuple[Any, list[
     request.extra, request.extra_size = keep[2], len(spec.extra)
     keep += fill_sampling(request.params, spec.sampling, spec.seed)
     return request, keep
+
+
+def _run_all(actions: list[Callable[[], None]]) -> None:
+    for action in actions:
+        action()
 
 
 # ---- waiting in Python ----

@@ -120,7 +120,7 @@ def choice(name: str, value: str, allowed: Mapping[str, int]) -> int:
     return allowed[value]
 
 
-def check_top_logprobs(value: object, mode: str, vocab_size: int) -> int:
+def check_top_logprobs(value: object, mode: str | None, vocab_size: int) -> int:
     """The engine's own loop tells of chosen tokens alone; where the guest samples, there are logits."""
     found = _whole_number("top_logprobs", value, 0, MOST_TOP_LOGPROBS)
     if found and mode == "whole":

@@ -79,10 +79,14 @@ def test_stream_gives_the_same_text_in_whole_characters(chain: Realm) -> None:
 
 
 def test_closing_a_stream_cancels_and_the_realm_goes_on(chain: Realm) -> None:
+    chain.set_limits(
+        ResourceLimits(tokens_per_second=1)
+    )  # the prompt's two tokens and one more: then it waits
     stream = chain.stream("1", temperature=0)
     assert next(stream).startswith(" one")
     stream.close()
     stream.close()
+    chain.set_limits(ResourceLimits())
     with pytest.raises(StopIteration):
         next(stream)
     with pytest.raises(RealmError) as caught:
@@ -591,10 +595,9 @@ def test_wrong_numbers_of_likeliest_tokens_are_refused(wrong: dict[str, Any]) ->
 
 
 def test_streams_tell_log_probabilities_as_they_come() -> None:
-    with (
-        Realm() as realm,
-        realm.stream("The capital of France is", max_tokens=8, temperature=0, logprobs=True) as stream,
-    ):
+    prompt = "The capital of France is"
+    with Realm(limits=ResourceLimits(tokens_per_second=12)) as realm:  # so that it does not all come at once
+        stream = realm.stream(prompt, max_tokens=16, temperature=0, logprobs=True, ignore_end=True)
         counts = [len(stream.drawn) for _ in stream]
         assert counts[0] < counts[-1]
         assert tuple(token.id for token in stream.drawn)[: len(stream.result.tokens)] == stream.result.tokens

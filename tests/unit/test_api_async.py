@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from realm import ClosedError, Realm, RealmError
+from realm import ClosedError, Realm, RealmError, _engine
 
 from tests.unit.long_model import long_model
 
@@ -119,3 +119,50 @@ def test_a_loop_that_closes_during_a_request_harms_nobody(tmp_path: Path) -> Non
 
         asyncio.run(main())
         assert len(realm.generate("a", max_tokens=2, ignore_end=True).tokens) == 2
+
+
+def test_streams_that_end_in_the_middle_leave_the_others_whole(tmp_path: Path) -> None:
+    """Events of many streams come to the loop together: those of one that was just left are for nobody."""
+
+    async def read(realm: Realm, leaves: bool) -> str:
+        text = ""
+        async with realm.astream("ab", max_tokens=600, temperature=0, ignore_end=True) as stream:
+            async for piece in stream:
+                text += piece
+                if leaves:
+                    return ""
+        return text
+
+    async def main() -> None:
+        with Realm(long_model(tmp_path)) as realm:
+            whole = (await realm.agenerate("ab", max_tokens=600, temperature=0, ignore_end=True)).text
+            texts = await asyncio.gather(*(read(realm, i % 2 == 0) for i in range(24)))
+            assert texts == ["", whole] * 12
+            assert not realm._engine.run(lambda: realm._engine._requests)
+
+    run(main())
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_text_that_nobody_reads_stays_in_the_guests_buffer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+) -> None:
+    """And holds up nobody: the stream runs to its end, and another request meanwhile."""
+    monkeypatch.setattr(_engine, "UNREAD_BYTES", 40)
+    settings: dict[str, Any] = {"max_tokens": 4000, "temperature": 0, "ignore_end": True}
+
+    async def main() -> None:
+        with Realm(long_model(tmp_path)) as realm, Realm(CHAIN) as other:
+            stream: Any = realm.astream("ab", **settings) if asynchronous else realm.stream("ab", **settings)
+            text = await anext(stream) if asynchronous else next(stream)
+            assert (await other.agenerate("1", temperature=0)).text == WHOLE_CHAIN
+            deadline = time.monotonic() + 30
+            while realm._engine.run(lambda: bool(realm._engine._requests)):
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.01)
+            held = stream._deliveries.qsize()
+            pieces = [piece async for piece in stream] if asynchronous else list(stream)
+            assert text + "".join(pieces) == realm.generate("ab", **settings).text
+            assert held <= 6  # of pieces of some milliseconds each, among them the end
+
+    run(main())
