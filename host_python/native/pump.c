@@ -17,6 +17,7 @@
 
 enum { COMPLETIONS = 256 };       /* taken at once */
 enum { TURN_STEPS = 64 };         /* output steps of one request before the other guests get their turn */
+enum { TURN_NS = 5000000 };       /* of one guest's turn; a single call may take longer, up to its deadline */
 enum { IDLE_STEPS = 100000 };     /* output steps without text or open ticket before a request counts as stalled */
 enum { MAX_ROUNDS = 4 };          /* of completions before events go out */
 enum { MAX_SLOTS = 4096 };        /* requests of one guest */
@@ -634,9 +635,9 @@ static verdict judge_step(shim_guest *guest, uint32_t index, int *step) {
     return had_open || moved ? GOES_ON : IDLE;
 }
 
-/* Polls a request until it waits or its turn is over. */
-static void poll_request(shim_guest *guest, uint32_t index) {
-    for (uint32_t steps = 0; steps < TURN_STEPS; steps++) {
+/* Polls a request until it waits or its turn is over: a guest that takes long must not hold up those of others. */
+static void poll_request(shim_guest *guest, uint32_t index, uint64_t end) {
+    for (uint32_t steps = 0; steps < TURN_STEPS && (steps == 0 || shim_now_ns() < end); steps++) {
         int step;
         verdict now = judge_step(guest, index, &step);
         if (step < 0) return;
@@ -652,10 +653,25 @@ static void poll_request(shim_guest *guest, uint32_t index) {
     queue_again(guest);
 }
 
-static void poll_guest(shim_guest *guest) {
-    for (uint32_t i = 0; i < guest->slot_count && !guest->dead; i++) {
-        if (guest->slots[i].active) poll_request(guest, i);
+/* Its requests in turn; those that find no time any more come first when the guest is polled again. */
+static void poll_requests(shim_guest *guest) {
+    uint64_t end = shim_now_ns() + TURN_NS;
+    uint32_t count = guest->slot_count, first = count ? guest->first_slot % count : 0;
+    guest->first_slot = 0;
+    for (uint32_t n = 0; n < count && !guest->dead; n++) {
+        uint32_t index = (first + n) % count;
+        if (!guest->slots[index].active) continue;
+        if (n > 0 && shim_now_ns() >= end) {
+            guest->first_slot = index;
+            queue_again(guest);
+            return;
+        }
+        poll_request(guest, index, end);
     }
+}
+
+static void poll_guest(shim_guest *guest) {
+    poll_requests(guest);
     if (!guest->dead) return;
     for (uint32_t i = 0; i < guest->slot_count; i++) guest->slots[i].active = false;
     tell(guest, SHIM_DEAD, 0, (realm_status)guest->failure.code);

@@ -59,6 +59,7 @@ struct shim_guest {
     uint64_t session_start_ns;
     slot *slots;
     uint32_t slot_count, slot_cap;
+    uint32_t first_slot; /* where its next turn begins */
     uint64_t text_held;
     uint64_t submissions; /* tickets the guest was given */
     uint32_t polled;      /* the request that is polled or cancelled; 0: none */

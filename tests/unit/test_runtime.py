@@ -455,6 +455,42 @@ def test_the_layer_store_of_one_guest() -> None:
         assert loaded.call_function("go") == 256 + 1
 
 
+# ---- time of the thread of all guests ----
+
+# Some milliseconds, then one character and another turn.
+COUNTING_START = """(global.set $handle (i32.add (global.get $handle) (i32.const 1)))
+  (i32.store8 (i32.const 64) (i32.const 0)) (i32.store (i32.const 68) (global.get $handle)) (i32.const 64)"""
+SLOW_OUTPUT = f"""(local $i i32)
+  (loop $more (local.set $i (i32.add (local.get $i) (i32.const 1)))
+    (br_if $more (i32.lt_u (local.get $i) (i32.const 8000000))))
+  (call $emit (local.get 0) (i32.const 1024) (i32.const 1)) {OUTPUT}"""
+
+
+@pytest.mark.parametrize("requests", [1, 20])
+def test_a_slow_guest_does_not_hold_up_the_others(runtime: Runtime, requests: int) -> None:
+    """Its polls until another guest's request has ended: a turn is bounded in time, over all its requests."""
+    module = guest(
+        imports=host_import("emit", "iii"),
+        start=COUNTING_START,
+        poll=SLOW_OUTPUT,
+        extra="(global $handle (mut i32) (i32.const 0))",
+    )
+    engine, spec = runtime._engine, RequestSpec(model=None, sampling=realm.Sampling())
+    heard = queue.SimpleQueue[Delivery]()
+    limits = ResourceLimits(guest_seconds=2)
+    with runtime.load_wasm(module, limits=limits) as slow, runtime.load_wasm(guest()) as other:
+
+        def begin() -> None:  # all in one turn of the pump
+            for _ in range(requests):
+                engine._start(Request(slow._guest, spec, streaming=False, deliver=lambda delivery: None))
+            engine._start(Request(other._guest, spec, streaming=False, deliver=heard.put))
+
+        engine.run(begin)
+        assert isinstance(heard.get(timeout=60), Ended)
+        polls = engine.run(lambda: sum(len(engine._take_text(r)) for r in list(engine._requests.values())))
+    assert polls <= 12
+
+
 # ---- logging, closing ----
 
 
