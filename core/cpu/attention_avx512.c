@@ -308,9 +308,6 @@ static void attend_tile(tile *t, float *scratch) {
 #define vec_tanh avx512_tanh
 #define vec_top _mm512_reduce_max_ps
 #define ROW_VECTORS 4
-#ifndef ROW_LOCALITY
-#define ROW_LOCALITY 3
-#endif
 
 /* Pairs of vectors become one of both's sums, four times. */
 AVX512_INLINE __m512 vec_sums(__m512 v[16]) {
@@ -334,6 +331,8 @@ AVX512_INLINE __m512 vec_seen(__m512 v, __m512 other, uint32_t base, uint32_t fi
 
 void cpu_attention_avx512(const cpu_attention *job, uint32_t row0, uint32_t row1, uint32_t head0, uint32_t head1,
                           float *scratch) {
-    if (row1 - row0 == 1 && job->head_dim % VEC_LANES == 0 && job->n_head / job->n_head_kv < FEW_QUERIES) attend_row(job, row0, head0, head1, scratch);
+    const bool alone = row1 - row0 == 1 && job->head_dim % VEC_LANES == 0;
+    if (alone && job->n_head / job->n_head_kv < FEW_QUERIES) attend_row(job, row0, head0, head1, scratch);
+    else if (alone) cpu_attention_shared_avx512(job, row0, head0, head1, scratch);
     else attend_tiles(job, row0, row1, head0, head1, scratch);
 }

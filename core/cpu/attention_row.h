@@ -37,23 +37,20 @@ CPU_INLINE vec row_get(const uint8_t *vectors, bool f16, size_t at) {
     return f16 ? vec_half((const uint16_t *)(const void *)vectors + at) : vec_get((const float *)(const void *)vectors + at);
 }
 
-CPU_INLINE void row_prefetch(const row *t, uint32_t page, uint32_t head_kv, bool f16) {
-    if (page > t->last / CPU_KV_PAGE) return;
-    const size_t head_bytes = (size_t)CPU_KV_PAGE * t->job->head_dim * (f16 ? 2 : 4);
-    const uint8_t *v, *k = row_page(t, page, head_kv, f16, &v);
-    for (size_t i = 0; i < head_bytes; i += CACHE_LINE) {
-        __builtin_prefetch(k + i, 0, ROW_LOCALITY);
-        __builtin_prefetch(v + i, 0, ROW_LOCALITY);
-    }
+/* Asks for the bytes of `ahead` that lie as those about to be read do: few at a time, or the wait for them would be here. */
+CPU_INLINE void row_prefetch(const uint8_t *ahead, size_t from, size_t bytes) {
+    CPU_UNROLL for (size_t i = 0; i < bytes; i += CACHE_LINE) __builtin_prefetch(ahead + from + i, 0, 2);
 }
 
 /* A sum vector per position, VEC_LANES of which are turned over and added at once. */
-CPU_INLINE void row_score(const float *q, const uint8_t *k, bool f16, size_t head_dim, float scores[CPU_KV_PAGE]) {
+CPU_INLINE void row_score(const float *q, const uint8_t *k, const uint8_t *ahead, bool f16, size_t head_dim, float scores[CPU_KV_PAGE]) {
+    const size_t step = (size_t)VEC_LANES * VEC_LANES * (f16 ? 2 : 4);
     for (size_t p = 0; p < CPU_KV_PAGE; p += VEC_LANES) {
         vec sums[VEC_LANES];
         CPU_UNROLL for (size_t i = 0; i < VEC_LANES; i++) sums[i] = vec_all(0.0f);
         CPU_ROLLED for (size_t d = 0; d < head_dim; d += VEC_LANES) {
             const vec one = vec_get(q + d);
+            row_prefetch(ahead, (p * head_dim / VEC_LANES + d) / VEC_LANES * step, step);
             CPU_UNROLL for (size_t i = 0; i < VEC_LANES; i++) sums[i] = vec_madd(row_get(k, f16, (p + i) * head_dim + d), one, sums[i]);
         }
         vec_put(scores + p, vec_sums(sums));
@@ -85,8 +82,9 @@ CPU_INLINE float row_weigh(const row *t, uint32_t i, uint32_t base, float scores
 }
 
 /* sum = sum * shrink + weights . v over `count` positions of a page, for `vectors` vectors of dims. */
-CPU_INLINE void row_values(const float *weights, const uint8_t *v, bool f16, size_t head_dim, uint32_t count, float shrink, size_t d,
-                           size_t vectors, float *sum) {
+CPU_INLINE void row_values(const float *weights, const uint8_t *v, const uint8_t *ahead, bool f16, size_t head_dim, uint32_t count,
+                           float shrink, size_t d, size_t vectors, float *sum) {
+    const size_t step = 2 * vectors * VEC_LANES * (f16 ? 2 : 4);
     vec even[ROW_VECTORS], odd[ROW_VECTORS];
     CPU_UNROLL for (size_t j = 0; j < vectors; j++) {
         even[j] = vec_mul(vec_get(sum + d + VEC_LANES * j), vec_all(shrink));
@@ -94,6 +92,7 @@ CPU_INLINE void row_values(const float *weights, const uint8_t *v, bool f16, siz
     }
     uint32_t p = 0;
     CPU_ROLLED for (; p + 2 <= count; p += 2) {
+        row_prefetch(ahead, (d / (vectors * VEC_LANES) * CPU_KV_PAGE + p) / 2 * step, step);
         const vec w0 = vec_all(weights[p]), w1 = vec_all(weights[p + 1]);
         CPU_UNROLL for (size_t j = 0; j < vectors; j++) {
             even[j] = vec_madd(row_get(v, f16, p * head_dim + d + VEC_LANES * j), w0, even[j]);
@@ -105,34 +104,47 @@ CPU_INLINE void row_values(const float *weights, const uint8_t *v, bool f16, siz
     CPU_UNROLL for (size_t j = 0; j < vectors; j++) vec_put(sum + d + VEC_LANES * j, vec_add(even[j], odd[j]));
 }
 
-CPU_INLINE void row_head(const row *t, uint32_t i, uint32_t page0, uint32_t pages, bool f16) {
+typedef struct unit { /* what is worked on at once: up to ROW_BLOCK positions of a KV head */
+    uint32_t page, pages, head_kv;
+    const uint8_t *k[ROW_BLOCK / CPU_KV_PAGE], *v[ROW_BLOCK / CPU_KV_PAGE];
+} unit;
+
+CPU_INLINE unit row_unit(const row *t, uint32_t page, uint32_t head_kv, bool f16) {
+    const uint32_t left = t->last / CPU_KV_PAGE + 1 - page, most = ROW_BLOCK / CPU_KV_PAGE;
+    unit u = {.page = page, .pages = left < most ? left : most, .head_kv = head_kv};
+    for (uint32_t j = 0; j < most; j++) u.k[j] = row_page(t, page + (j < u.pages ? j : 0), head_kv, f16, &u.v[j]);
+    return u;
+}
+
+CPU_INLINE void row_query(const row *t, uint32_t i, const unit *u, const unit *next, bool f16) {
     const size_t head_dim = t->job->head_dim;
-    const uint32_t head_kv = (t->head0 + i) / t->shared, base = page0 * CPU_KV_PAGE;
-    const uint8_t *v[ROW_BLOCK / CPU_KV_PAGE];
-    float scores[ROW_BLOCK];
-    for (uint32_t j = 0; j < pages; j++) row_score(t->q + i * head_dim, row_page(t, page0 + j, head_kv, f16, &v[j]), f16, head_dim, scores + CPU_KV_PAGE * j);
-    for (uint32_t p = pages * CPU_KV_PAGE; p < ROW_BLOCK; p++) scores[p] = 0.0f; /* past the last page: not seen */
+    const uint32_t base = u->page * CPU_KV_PAGE;
+    float scores[ROW_BLOCK], *sum = t->sum + i * head_dim;
+    for (uint32_t j = 0; j < u->pages; j++) row_score(t->q + i * head_dim, u->k[j], next->k[j], f16, head_dim, scores + CPU_KV_PAGE * j);
+    for (uint32_t p = u->pages * CPU_KV_PAGE; p < ROW_BLOCK; p++) scores[p] = 0.0f; /* past the last page: not seen */
     float shrink = row_weigh(t, i, base, scores);
-    for (uint32_t j = 0; j < pages; j++, shrink = 1.0f) {
+    for (uint32_t j = 0; j < u->pages; j++, shrink = 1.0f) {
         const uint32_t left = t->last - base + 1 - CPU_KV_PAGE * j, count = left < CPU_KV_PAGE ? left : CPU_KV_PAGE;
         const float *weights = scores + CPU_KV_PAGE * j;
-        float *sum = t->sum + i * head_dim;
         size_t d = 0;
         for (; d + ROW_VECTORS * VEC_LANES <= head_dim; d += ROW_VECTORS * VEC_LANES)
-            row_values(weights, v[j], f16, head_dim, count, shrink, d, ROW_VECTORS, sum);
-        for (; d < head_dim; d += VEC_LANES) row_values(weights, v[j], f16, head_dim, count, shrink, d, 1, sum);
+            row_values(weights, u->v[j], next->v[j], f16, head_dim, count, shrink, d, ROW_VECTORS, sum);
+        for (; d < head_dim; d += VEC_LANES) row_values(weights, u->v[j], next->v[j], f16, head_dim, count, shrink, d, 1, sum);
     }
 }
 
 CPU_INLINE void row_attend(const row *t, bool f16) {
-    const uint32_t pages = ROW_BLOCK / CPU_KV_PAGE, end = t->last / CPU_KV_PAGE + 1;
-    for (uint32_t page = t->first / CPU_KV_PAGE; page < end; page += pages) {
-        for (uint32_t i = 0; i < t->heads; i++) {
-            const uint32_t head_kv = (t->head0 + i) / t->shared;
-            for (uint32_t j = 0; (i == 0 || (t->head0 + i) % t->shared == 0) && j < pages; j++)
-                row_prefetch(t, page + pages + j, head_kv, f16);
-            row_head(t, i, page, end - page < pages ? end - page : pages, f16);
-        }
+    const uint32_t end = t->last / CPU_KV_PAGE + 1, start = t->first / CPU_KV_PAGE, head_kv0 = t->head0 / t->shared;
+    const uint32_t head_kv1 = (t->head0 + t->heads - 1) / t->shared;
+    unit now = row_unit(t, start, head_kv0, f16);
+    while (now.page < end) {
+        const bool turn = now.head_kv == head_kv1;
+        const uint32_t page = turn ? now.page + now.pages : now.page;
+        const unit next = page < end ? row_unit(t, page, turn ? head_kv0 : now.head_kv + 1, f16) : now;
+        for (uint32_t i = 0; i < t->heads; i++) 
+            if ((t->head0 + i) / t->shared == now.head_kv) row_query(t, i, &now, &next, f16);
+        if (page >= end) break;
+        now = next;
     }
 }
 

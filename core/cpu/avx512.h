@@ -12,6 +12,7 @@ void cpu_fill_matmul_avx512(cpu_ops *ops);
 void cpu_fill_matmul_float_avx512(cpu_ops *ops);
 void cpu_attention_avx512(const cpu_attention *job, uint32_t row0, uint32_t row1, uint32_t head0, uint32_t head1,
                           float *scratch);
+void cpu_attention_shared_avx512(const cpu_attention *job, uint32_t row, uint32_t head0, uint32_t head1, float *scratch);
 
 /* What the AMX file hands small batches to: activations to int8 (int8_rows.h), and the products with them. */
 void cpu_prepare_int8_avx512(const float *x, size_t x_stride, uint32_t n_rows, uint32_t k, uint32_t row0, uint32_t row1,

@@ -420,6 +420,9 @@ ATTENTION_SHAPES = [  # rows, heads, KV heads, head_dim, pos0, window
     (40, 8, 1, 96, 30, 0), (9, 2, 1, 128, 12, 0), (3, 2, 2, 256, 40, 0), (3, 2, 2, 20, 40, 0),
     (2, 2, 1, 7, 20, 0), (2, 1, 1, 1, 5, 0), (3, 40, 1, 12, 33, 0), (1, 4, 2, 64, 100, 1),
     (1, 4, 2, 64, 100, 16), (20, 4, 2, 64, 100, 17), (70, 4, 2, 32, 0, 5), (70, 2, 2, 32, 50, 40),
+    # decoding: heads that share a KV head or not, dims that fill all registers or not, ends of blocks of positions
+    (1, 32, 4, 64, 199, 0), (1, 14, 2, 64, 31, 0), (1, 12, 1, 48, 32, 0), (1, 16, 1, 16, 95, 33),
+    (1, 9, 3, 64, 64, 0), (1, 6, 6, 128, 130, 77), (1, 36, 36, 16, 47, 0), (1, 5, 1, 256, 70, 0),
 ]  # fmt: skip
 
 
@@ -507,6 +510,22 @@ def test_attention_with_scores_far_apart(isa: str) -> None:
     want = attention_reference(q, k, v, 56, 0, 0.25, 0)
     np.testing.assert_allclose(got, want, rtol=0, atol=2e-3)  # scores of about 1,000 carry errors of 1e-4
     assert np.isfinite(got).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_attention_of_a_row_is_bit_equal_for_any_split_of_its_heads(isa: str) -> None:
+    """So threads may share a row's heads out in any way."""
+    rng = np.random.default_rng(24)
+    for heads, kv_heads, dim in [(12, 12, 64), (16, 2, 64), (40, 40, 16), (6, 2, 20)]:
+        q = rng.standard_normal((1, heads, dim), np.float32)
+        k, v = (rng.standard_normal((131, kv_heads, dim), np.float32).astype(np.float16) for _ in range(2))
+        pages = make_pages(k, v, KV_F16, np.nan)
+        shared = heads // kv_heads
+        results = [
+            run_attention(isa, q, pages, kv_heads, KV_F16, 130, 0, 0.0, ([(0, 1)], splits)).tobytes()
+            for splits in ([(0, heads)], kernels.parts(heads, shared), [(0, shared), (shared, heads)])
+        ]
+        assert len(set(results)) == 1, f"{heads=} {dim=}"
 
 
 def test_portable_attention_is_bit_equal_for_any_batch() -> None:
