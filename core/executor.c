@@ -226,11 +226,14 @@ typedef struct attention_job {
     executor *x;
     cpu_attention base;
     uint32_t head_groups; /* tasks per part of a row block */
-    uint32_t heads_per_group;
+    uint32_t heads_per_group; /* query heads; whole KV heads of them */
     uint32_t parts, rows_per_part; /* of a row block */
 } attention_job;
 
-enum { ATTENTION_ROWS = 64 }; /* rows of a task: enough to reuse a KV page, few enough to balance */
+enum {
+    ATTENTION_ROWS = 64,    /* rows of a task: enough to reuse a KV page, few enough to balance */
+    DECODE_TASKS_PER_THREAD = 2, /* where all decode: longer runs of memory are worth more than balance */
+};
 
 static uint32_t segment_pages(const batch_segment *s) { return (s->pos0 + s->n_rows + CPU_KV_PAGE - 1) / CPU_KV_PAGE; }
 
@@ -249,8 +252,9 @@ static void attention_task(void *arg, uint32_t index, uint32_t worker) {
     a.pos0 = s->pos0;
     a.kv_type = kv_type_of(s->kv);
     a.pages = x->pages + block->page0;
-    uint32_t head0 = index % job->head_groups * job->heads_per_group;
-    x->ops->attention(&a, row0, row1, head0, head0 + job->heads_per_group, x->scratch + worker * x->scratch_floats);
+    uint32_t head0 = index % job->head_groups * job->heads_per_group, left = a.n_head - head0;
+    uint32_t heads = left < job->heads_per_group ? left : job->heads_per_group;
+    x->ops->attention(&a, row0, row1, head0, head0 + heads, x->scratch + worker * x->scratch_floats);
 }
 
 static void find_pages(executor *x, const plan_op *op) {
@@ -263,15 +267,31 @@ static void find_pages(executor *x, const plan_op *op) {
     }
 }
 
-/* Fewer rows a task where the context is so long that a whole block would take more than a slice. */
-static void split_blocks(const executor *x, attention_job *job) {
-    uint64_t longest = 0, width = (uint64_t)job->heads_per_group * job->base.head_dim * 2;
+static uint64_t longest_context(const executor *x) {
+    uint64_t longest = 0;
     for (uint32_t i = 0; i < x->work->n_segments; i++) {
         uint64_t length = x->work->segments[i].pos0 + x->work->segments[i].n_rows;
         if (length > longest) longest = length;
     }
-    uint64_t rows = task_limit(x) / (longest * width) + 1;
-    job->rows_per_part = rows < ATTENTION_ROWS ? (uint32_t)rows : ATTENTION_ROWS;
+    return longest;
+}
+
+/* A task takes one KV head, or several where each sequence has a row only and they fit a slice. Fewer rows where the context is so
+ * long that a whole block would take more than a slice. */
+static void split_blocks(const executor *x, attention_job *job) {
+    const plan *p = x->plan;
+    uint32_t shared = p->head_count / p->head_count_kv, together = 1;
+    uint64_t fit = task_limit(x) / (longest_context(x) * shared * p->head_dim * 2);
+    if (x->work->n_rows == x->work->n_segments) {
+        uint64_t tasks = (uint64_t)pool_threads(x->pool) * DECODE_TASKS_PER_THREAD;
+        uint64_t wanted = (uint64_t)x->work->n_segments * p->head_count_kv / tasks;
+        if (wanted > fit) wanted = fit;
+        if (wanted > p->head_count_kv) wanted = p->head_count_kv;
+        if (wanted > together) together = (uint32_t)wanted;
+    }
+    job->heads_per_group = together * shared;
+    job->head_groups = (p->head_count_kv + together - 1) / together;
+    job->rows_per_part = fit < ATTENTION_ROWS ? (uint32_t)fit + 1 : ATTENTION_ROWS;
     job->parts = (ATTENTION_ROWS + job->rows_per_part - 1) / job->rows_per_part;
 }
 
@@ -283,7 +303,7 @@ static uint64_t run_attention(executor *x, const plan_op *op, uint64_t allowance
         work += (uint64_t)s->n_rows * (s->pos0 + s->n_rows);
     }
     if (x->task == 0) find_pages(x, op);
-    attention_job job = {.x = x, .head_groups = p->head_count_kv, .heads_per_group = p->head_count / p->head_count_kv};
+    attention_job job = {.x = x};
     job.base = (cpu_attention){.q = x->memory.slots[op->src], .out = x->memory.slots[op->dst], .q_stride = op->width, .out_stride = op->width,
                                .n_head = p->head_count, .n_head_kv = p->head_count_kv, .head_dim = p->head_dim,
                                .window = op->window, .scale = op->f0, .softcap = op->f1,
