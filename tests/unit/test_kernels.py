@@ -420,7 +420,7 @@ ATTENTION_SHAPES = [  # rows, heads, KV heads, head_dim, pos0, window
     (40, 8, 1, 96, 30, 0), (9, 2, 1, 128, 12, 0), (3, 2, 2, 256, 40, 0), (3, 2, 2, 20, 40, 0),
     (2, 2, 1, 7, 20, 0), (2, 1, 1, 1, 5, 0), (3, 40, 1, 12, 33, 0), (1, 4, 2, 64, 100, 1),
     (1, 4, 2, 64, 100, 16), (20, 4, 2, 64, 100, 17), (70, 4, 2, 32, 0, 5), (70, 2, 2, 32, 50, 40),
-    # decoding: heads that share a KV head or not, dims that fill all registers or not, ends of blocks of positions
+    # decoding: heads that share a KV head or not, dims that fill registers or not, ends of blocks
     (1, 32, 4, 64, 199, 0), (1, 14, 2, 64, 31, 0), (1, 12, 1, 48, 32, 0), (1, 16, 1, 16, 95, 33),
     (1, 9, 3, 64, 64, 0), (1, 6, 6, 128, 130, 77), (1, 36, 36, 16, 47, 0), (1, 5, 1, 256, 70, 0),
 ]  # fmt: skip
