@@ -70,10 +70,6 @@ def venv_python() -> Path:
     return VENV / "Scripts" / "python.exe" if os.name == "nt" else VENV / "bin" / "python"
 
 
-def venv_script(name: str) -> Path:
-    return venv_python().parent / name
-
-
 @contextlib.contextmanager
 def locked() -> Iterator[None]:
     """Two commands started at once must not make the same environment at once."""

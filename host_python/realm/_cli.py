@@ -48,9 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         status = interrupted()
     except Exception as problem:
-        if hasattr(problem, "exit_code") and hasattr(
-            problem, "format_message"
-        ):  # wrong usage, as typer reports it
+        if type(problem).__name__ == "NoArgsIsHelpError":
+            print(problem, file=sys.stderr)
+            status = USAGE
+        elif hasattr(problem, "exit_code") and hasattr(problem, "format_message"):  # wrong usage, says typer
             complain(f"{problem.format_message()} (see: realm --help)", "invalid-argument")
             status = USAGE
         else:

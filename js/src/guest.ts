@@ -16,7 +16,6 @@ import { AllocationError, Sandbox, takeSandbox } from './sandbox.js';
 const TURN_STEPS = 64; // output steps of one request before the other guests get their turn
 const IDLE_STEPS = 100_000; // output steps without text or open ticket before a request counts as stalled
 const MAX_REQUESTS = 4096;
-const LOG_LINES = 256;
 const PAGE = 65536;
 const LATE = 1e-9; // a deadline that has passed: 0 would be none
 
@@ -59,7 +58,6 @@ class Running {
 }
 
 export class Guest implements GuestSink {
-  readonly logLines: string[] = [];
   /** Why the guest is gone, once it is. */
   problem: RealmError | undefined;
   readonly #engine: EngineHost;
@@ -375,8 +373,6 @@ export class Guest implements GuestSink {
     running.listener.text(text.slice());
   }
 
-  /** @internal What does not fit is dropped, so that a chatty guest costs a fixed amount. */
-  log(level: number, text: string): void {
-    if (this.logLines.length < LOG_LINES) this.logLines.push(`${Math.min(level, 3)}${text.slice(0, 1024)}`);
-  }
+  /** @internal Dropped: unlike Python, JavaScript has no log of the application's for it. */
+  log(_level: number, _text: string): void {}
 }

@@ -84,6 +84,7 @@ export class Model {
     return JSON.parse(await this.port().describe()) as Record<string, unknown>;
   }
 
+  /** A text of the file's metadata, such as `general.name`; undefined where the file has none of this key. */
   async metadataString(key: string): Promise<string | undefined> {
     return this.port().string(key);
   }

@@ -21,6 +21,23 @@ def idle(server: LiveServer) -> bool:
     return bool(server.stats()["server"] == {"running": 0, "waiting": 0})
 
 
+# ---- no bodies at all ----
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"prompt": ', "the body is not JSON: at character 11"),
+        (b"[]", "the body must be a JSON object"),
+        (b"", "the body must be a JSON object"),
+    ],
+)
+def test_what_is_no_body_is_said_in_words(server: LiveServer, body: bytes, message: str) -> None:
+    reply = server.post("/v1/generate", body)
+    assert (reply.status, reply.error["param"]) == (400, None)
+    assert reply.error["message"].startswith(message)
+
+
 # ---- too much ----
 
 

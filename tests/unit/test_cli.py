@@ -211,6 +211,13 @@ def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
     run(*arguments, status=2)
 
 
+def test_without_arguments_the_help_is_shown() -> None:
+    with start() as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, b"")
+    assert b"Usage: realm" in err and err.count(b"\n") > 5
+
+
 def test_help_names_every_command() -> None:
     text = run("--help").decode()
     for name in ("generate", "chat", "inspect", "tokenize", "detokenize", "logits", "bench"):

@@ -164,4 +164,10 @@ async def on_invalid_request(request: Request, problem: Exception) -> Response:
     found = problem.errors()[0]  # type: ignore[attr-defined]
     place = [str(part) for part in found["loc"] if part not in ("body", "query", "path")]
     param = ".".join(place) or None
-    return ApiError(400, f"{param or 'body'}: {found['msg']}", param=param, code="invalid_value").response()
+    if found["type"] == "json_invalid":
+        return ApiError(400, f"the body is not JSON: at character {param}", code="invalid_value").response()
+    if param is None:
+        return ApiError(
+            400, "the body must be a JSON object, with content-type: application/json", code="invalid_value"
+        ).response()
+    return ApiError(400, f"{param}: {found['msg']}", param=param, code="invalid_value").response()
