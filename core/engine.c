@@ -332,12 +332,14 @@ static float log_probability(const engine *e, const float *logits, uint32_t toke
     return logits[token] - max - logf(sum);
 }
 
+/* Leaves the token's logit where its log probability will be: see settle. */
 static void draw(engine *e, step_part *part, const float *logits, uint32_t worker) {
     session *s = part->session;
     const ticket *t = part->ticket;
     bool ban = t->params.ignore_end != 0;
-    sample_token(logits, e->plan->vocab_size, s->tokens, s->submitted, &t->params, s->samples, ban ? e->end_tokens : NULL,
-                 ban ? e->end_count : 0, &e->rt->scratch[worker], &part->sampled.id, &part->sampled.logprob, &part->error);
+    sample_token_knowing(logits, e->plan->vocab_size, 0.0, s->tokens, s->submitted, &t->params, s->samples,
+                         ban ? e->end_tokens : NULL, ban ? e->end_count : 0, &e->rt->scratch[worker], &part->sampled.id,
+                         &part->sampled.logprob, &part->error);
     part->sampled.is_end = tokenizer_is_end(e->tok, part->sampled.id);
 }
 
@@ -353,8 +355,10 @@ static void score_row(engine *e, step_part *part, const float *logits, uint32_t 
 static void keep_logits(const engine *e, const step_part *part, const float *logits) {
     session *s = part->session;
     memcpy(s->logits, logits, e->plan->vocab_size * sizeof *logits);
-    s->log_total = sample_log_total(logits, e->plan->vocab_size);
 }
+
+/* Whether a token is drawn from the part's last row of logits: now, or later by a guest. */
+static bool is_drawn_from(const step_part *part) { return part->completes && part->outs > 0; }
 
 /* What a part wants of one row of logits and can have without the lock. */
 static void use_row(engine *e, step_part *part, const float *logits, uint32_t out, uint32_t worker) {
@@ -374,18 +378,32 @@ static void use_logits(engine *e, step_part *part, uint32_t worker) {
     for (uint32_t out = part->out0; out < part->out0 + part->outs; out++) use_row(e, part, logits_of(e, out), out, worker);
 }
 
+static void weigh_logits(const engine *e, step_part *part) {
+    if (is_drawn_from(part)) part->log_total = sample_log_total(logits_of(e, part->out0 + part->outs - 1), e->plan->vocab_size);
+}
+
+static void settle(step_part *part) {
+    if (!is_drawn_from(part)) return;
+    if (part->ticket->kind == TICKET_GENERATE) part->sampled.logprob = (float)((double)part->sampled.logprob - part->log_total);
+    else part->session->log_total = part->log_total;
+}
+
 static void use_fake_logits(engine *e, step_part *part) {
     for (uint32_t out = part->out0; out < part->out0 + part->outs; out++) {
         float *favourite = &e->fake_logits[fake_choice(e, e->batch.out_rows[out])];
         *favourite = FAKE_LOGIT;
         use_row(e, part, e->fake_logits, out, 0);
+        part->log_total = sample_log_total(e->fake_logits, e->plan->vocab_size);
         *favourite = 0.0f;
     }
 }
 
+/* Two tasks for each part, of about the same length: a session that decodes alone leaves no thread idle meanwhile. */
 static void use_logits_task(void *arg, uint32_t index, uint32_t worker) {
     engine *e = arg;
-    use_logits(e, &e->parts[index], e->batch.n_segments <= e->rt->threads ? index : worker);
+    uint32_t i = index / 2;
+    if (index % 2 == 0) weigh_logits(e, &e->parts[i]);
+    else use_logits(e, &e->parts[i], e->batch.n_segments <= e->rt->threads ? i : worker);
 }
 
 static bool is_lost(const engine *e) { return e->lost != NULL && atomic_load(e->lost); }
@@ -414,13 +432,18 @@ static bool reserve_scratch(engine *e) {
 void engine_use_logits(engine *e) {
     bool real = e->executor != NULL || e->external != NULL;
     if (real && reserve_scratch(e)) {
-        pool_run(e->rt->pool, use_logits_task, e, e->batch.n_segments);
-        return;
+        pool_run(e->rt->pool, use_logits_task, e, 2 * e->batch.n_segments);
+    } else {
+        for (uint32_t i = 0; i < e->batch.n_segments; i++) {
+            if (!real) {
+                use_fake_logits(e, &e->parts[i]);
+                continue;
+            }
+            weigh_logits(e, &e->parts[i]);
+            use_logits(e, &e->parts[i], 0); /* each part that draws fails by itself */
+        }
     }
-    for (uint32_t i = 0; i < e->batch.n_segments; i++) {
-        if (real) use_logits(e, &e->parts[i], 0); /* each part that draws fails by itself */
-        else use_fake_logits(e, &e->parts[i]);
-    }
+    for (uint32_t i = 0; i < e->batch.n_segments; i++) settle(&e->parts[i]);
 }
 
 bool engine_wanted(const engine *e) {

@@ -115,6 +115,7 @@ typedef struct step_part {
     uint32_t out0, outs;     /* its range in the batch's out_rows */
     bool completes;          /* its last row is the last of the submitted tokens */
     realm_token sampled;     /* generate: the token drawn after the last row */
+    double log_total;        /* log(sum(exp(logits))) of the last row */
     realm_error error;
 } step_part;
 
