@@ -27,17 +27,25 @@ static uint64_t prepared_bytes(const activations *a, uint32_t rows, uint32_t out
     return most;
 }
 
-/* Returns the bytes of all. The logits come last: a prompt wants few, and the pages behind them stay untouched. */
-static uint64_t lay_out(activations *a, uint32_t rows, uint32_t outs) {
-    uint64_t at = padded(prepared_bytes(a, rows, outs));
-    a->prepared = a->memory;
-    for (uint32_t slot = 0; slot < REALM_SLOT_COUNT; slot++) {
+/* Puts slots [first, end) behind each other from `at` on; returns where they end. */
+static uint64_t place_slots(activations *a, uint32_t first, uint32_t end, uint64_t at) {
+    for (uint32_t slot = first; slot < end; slot++) {
         a->slots[slot] = a->memory == NULL ? NULL : (float *)(void *)(a->memory + at);
-        at += padded((uint64_t)(is_gathered(slot) ? outs : rows) * a->plan->slot_width[slot] * sizeof(float));
+        at += padded((uint64_t)(is_gathered(slot) ? a->outs : a->rows) * a->plan->slot_width[slot] * sizeof(float));
     }
+    return at;
+}
+
+/* Returns the bytes of all. What attention works with is done with when the feed-forward begins: both take the same room. The
+ * logits come last: a prompt wants few, and the pages behind them stay untouched. */
+static uint64_t lay_out(activations *a, uint32_t rows, uint32_t outs) {
     a->rows = rows;
     a->outs = outs;
-    return at;
+    a->prepared = a->memory;
+    uint64_t shared = place_slots(a, REALM_SLOT_X, REALM_SLOT_Q, padded(prepared_bytes(a, rows, outs)));
+    uint64_t attention = place_slots(a, REALM_SLOT_Q, REALM_SLOT_G, shared);
+    uint64_t feed_forward = place_slots(a, REALM_SLOT_G, REALM_SLOT_Y, shared);
+    return place_slots(a, REALM_SLOT_Y, REALM_SLOT_COUNT, attention > feed_forward ? attention : feed_forward);
 }
 
 bool activations_create(activations *a, const plan *p, const cpu_ops *ops, uint32_t max_rows, uint32_t max_outs) {
