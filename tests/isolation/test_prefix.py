@@ -89,6 +89,15 @@ def test_what_follows_a_public_prefix_stays_private(rt: Runtime) -> None:
         ctx.close()
 
 
+def test_no_tenant_of_hundreds_finds_anothers_pages(rt: Runtime) -> None:
+    """So many that some share a place in the table of pages with a tenant that computed the same."""
+    model, tokens = rt.load(LLAMA), prompt(PAGE + 1)
+    for tenant in range(1, 601):
+        ctx = Context(rt, model, tenant=tenant)
+        assert rows_of(ctx, tokens) == len(tokens)
+        ctx.close()
+
+
 def test_unpublishing_ends_the_sharing_but_not_the_sessions_that_use_it(rt: Runtime) -> None:
     model, prefix = rt.load(LLAMA), prompt(64)
     numbers = [publish(rt, model, prefix), publish(rt, model, [*prefix, *prompt(16, 1)])]

@@ -8,6 +8,7 @@ import http.client
 import ssl
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,36 @@ def test_the_line_is_bounded_and_leaving_it_keeps_the_count() -> None:
             assert admission.waiting == 1
         await waiting[1]
         assert (admission.running, admission.waiting) == (0, 0)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("shared", "most"), [(True, [6, 1, 1]), (False, [8, 0, 0])])
+def test_one_tenant_never_has_all_turns(shared: bool, most: list[int]) -> None:
+    """Eight turns: a flood of one leaves room for those that come later; what they leave free it may have."""
+
+    async def run() -> None:
+        admission = Admission(running=8, waiting=100, patience=60, shared=shared)
+        inside: Counter[str] = Counter()
+
+        async def stay(tenant: str, end: asyncio.Event) -> None:
+            async with admission.turn(tenant):
+                inside[tenant] += 1
+                await end.wait()
+                inside[tenant] -= 1
+
+        end, tasks = {name: asyncio.Event() for name in "abc"}, []
+        for name, count in (("a", 20), ("b", 1), ("c", 1)):
+            tasks += [asyncio.create_task(stay(name, end[name])) for _ in range(count)]
+            await asyncio.sleep(0.01)
+        assert [inside[name] for name in "abc"] == most
+        end["a"].set()
+        await asyncio.sleep(0.01)
+        assert (inside["a"], inside["b"], inside["c"]) == (0, 1, 1)
+        for name in "bc":
+            end[name].set()
+        await asyncio.gather(*tasks)
+        assert (admission.running, admission.waiting, dict(admission._has)) == (0, 0, {})
 
     asyncio.run(run())
 

@@ -3,6 +3,7 @@ turn.
 
 Load is shed by time, not by length: a request that would wait longer than `patience`, judged by how long
 generations have been taking, is turned away at once, and one that did wait so long is turned away then.
+One tenant never gets all turns: it may have three for each that stays free, so that who comes next finds one.
 Shares between those inside are the engine's business.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import insort
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from .errors import ApiError
 
 SMOOTHING = 0.1  # weight of the newest generation in the mean time
+FOR_EACH_FREE = 3  # turns a tenant may have
 
 
 @dataclass(eq=False)
@@ -30,13 +32,16 @@ class Place:
 
 
 class Admission:
-    def __init__(self, running: int, waiting: int, patience: float) -> None:
+    def __init__(self, running: int, waiting: int, patience: float, *, shared: bool = True) -> None:
+        """`shared`: there are several tenants, so that some turns stay free of each."""
         self.capacity = running
         self.running = 0
         self.waiting = 0
         self.patience = patience
         self._most_waiting = waiting
         self._mean_seconds = 0.0
+        self._shared = shared
+        self._has: Counter[str] = Counter()  # turns, by tenant
         self._lines: OrderedDict[str, list[Place]] = OrderedDict()  # the next tenant first
 
     def expected_wait(self) -> float:
@@ -58,11 +63,19 @@ class Admission:
         finally:
             seconds = time.monotonic() - began
             self._mean_seconds += (seconds - self._mean_seconds) * (SMOOTHING if self._mean_seconds else 1.0)
-            self._leave()
+            self._leave(tenant)
+
+    def _may_enter(self, tenant: str) -> bool:
+        free = self.capacity - self.running
+        return free > 0 and (not self._shared or self._has[tenant] < FOR_EACH_FREE * free)
+
+    def _give_turn(self, tenant: str) -> None:
+        self.running += 1
+        self._has[tenant] += 1
 
     async def _enter(self, tenant: str, priority: int, due: float | None) -> float:
-        if self.running < self.capacity:
-            self.running += 1
+        if self._may_enter(tenant):
+            self._give_turn(tenant)
             return 0.0
         self._check_line()
         began = time.monotonic()
@@ -97,7 +110,7 @@ class Admission:
     def _step_out(self, tenant: str, place: Place) -> None:
         """Gives up waiting. A turn that had just been given goes to the next one."""
         if place.turn.done() and not place.turn.cancelled():
-            self._leave()
+            self._leave(tenant)
             return
         line = self._lines.get(tenant)
         if line is not None and place in line:
@@ -106,18 +119,29 @@ class Admission:
             if not line:
                 del self._lines[tenant]
 
-    def _leave(self) -> None:
-        """Hands the turn to the next tenant in line; its other requests go to the end."""
-        while self._lines:
-            tenant, line = self._lines.popitem(last=False)
+    def _leave(self, tenant: str) -> None:
+        self.running -= 1
+        self._has[tenant] -= 1
+        if not self._has[tenant]:
+            del self._has[tenant]
+        while self._hand_out():
+            pass
+
+    def _hand_out(self) -> bool:
+        """A turn for the next tenant in line that may have one; its other requests go to the end."""
+        for tenant, line in self._lines.items():
+            if not self._may_enter(tenant):
+                continue
             place = line.pop(0)
             self.waiting -= 1
+            del self._lines[tenant]
             if line:
                 self._lines[tenant] = line
             if not place.turn.done():
+                self._give_turn(tenant)
                 place.turn.set_result(None)
-                return
-        self.running -= 1
+            return True
+        return False
 
 
 class Shed(ApiError):

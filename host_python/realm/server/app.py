@@ -65,7 +65,12 @@ def make_services(options: ServerOptions, spans: SpanProcessor | None = None) ->
             metrics,
             logs.log,
         ),
-        admission=Admission(options.running, options.waiting, options.queue_seconds),
+        admission=Admission(
+            options.running,
+            options.waiting,
+            options.queue_seconds,
+            shared=options.keys_file is not None,
+        ),
         breakers=Breakers(metrics, logs.log),
     )
     for name, path in options.models or ((DEMO_NAME, demo_model_path()),):
