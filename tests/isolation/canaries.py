@@ -103,6 +103,10 @@ class Lone:
         with self._lock, self.realm() as realm:
             return realm.logits(ids).tobytes()
 
+    def score(self, ids: list[int]) -> str:
+        with self._lock, self.realm() as realm:
+            return repr(realm.score(ids, top_logprobs=2))
+
     @staticmethod
     def realm() -> Realm:
         return Realm(MODEL, threads=1, cpu_features=PORTABLE)
@@ -276,6 +280,11 @@ class Crowd:
         if self.realm(tenant).logits(ids).tobytes() != self.lone.logits(ids):
             self.fail(f"the logits of tenant {tenant} depend on who else is there")
 
+    def score(self, rng: random.Random, tenant: int) -> None:
+        ids = self.realm(tenant).tokenize(self.spec(rng, tenant).prompt)[:40]
+        if repr(self.realm(tenant).score(ids, top_logprobs=2)) != self.lone.score(ids):
+            self.fail(f"the scores of tenant {tenant} depend on who else is there")
+
     def overflow(self, rng: random.Random, tenant: int) -> None:
         prompt = canary_of(tenant) * 40
         self.realm(tenant).generate(prompt, max_tokens=200, ignore_end=True)
@@ -332,6 +341,7 @@ KINDS: dict[str, tuple[float, Callable[[Crowd, random.Random, int], None]]] = {
     "abandon": (8, Crowd.abandon),
     "hurry": (5, Crowd.hurry),
     "logits": (2, Crowd.logits),
+    "score": (2, Crowd.score),
     "overflow": (2, Crowd.overflow),
     "misuse": (1, Crowd.misuse),
     "pinch": (1, Crowd.pinch),

@@ -42,12 +42,15 @@ def files_open(live: LiveServer) -> int:
 
 
 def one_request(live: LiveServer, generator: random.Random, number: int) -> str:
-    kind = generator.choice(("chat", "stream", "leave", "wrong", "models"))
+    kind = generator.choice(("chat", "stream", "score", "leave", "wrong", "models"))
     if kind == "chat":
         assert live.post("/v1/chat/completions", {**CHAT, "seed": number}).status == 200
     elif kind == "stream":
         reply = live.post("/v1/chat/completions", {**CHAT, "stream": True, "n": 2, "logprobs": True})
         assert reply.body.endswith(b"data: [DONE]\n\n")
+    elif kind == "score":
+        body = {"model": "demo", "prompt": f"{number} " * 40, "max_tokens": 0, "echo": True, "logprobs": 2}
+        assert live.post("/v1/completions", body).status == 200
     elif kind == "leave":
         with live.connect() as connection:
             body = {"model": "endless", "prompt": f"{number} x", "max_tokens": 50_000, "ignore_eos": True}
