@@ -28,6 +28,8 @@ def idle(server: LiveServer) -> bool:
     ("body", "message"),
     [
         (b'{"prompt": ', "the body is not JSON: at character 11"),
+        (b"\xff", "the body is not JSON in UTF-8"),
+        (b"[" * 90_000, "the body is not JSON in UTF-8, or is nested too deeply"),
         (b"[]", "the body must be a JSON object"),
         (b"", "the body must be a JSON object"),
     ],
@@ -93,6 +95,13 @@ def test_a_body_that_does_not_say_how_long_it_is(server: LiveServer) -> None:
 def test_bodies_that_are_no_requests(server: LiveServer, body: bytes) -> None:
     reply = server.post("/v1/generate", body)
     assert reply.status in (400, 404, 415) and reply.error["message"]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_json_must_say_that_it_is(server: LiveServer, kind: str) -> None:
+    """What a page of another site can send without asking first does nothing here; curl -d sends it too."""
+    reply = server.post("/v1/generate", {"prompt": "x"}, **{"content-type": kind})
+    assert reply.status == 415 and "Content-Type: application/json" in reply.error["message"]
 
 
 def test_lone_surrogates_in_a_prompt(server: LiveServer) -> None:

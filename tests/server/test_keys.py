@@ -188,7 +188,7 @@ def test_concurrency_gives_429_to_this_tenant_alone(tenants: Tenants) -> None:
 
 def test_a_tenants_context(tenants: Tenants) -> None:
     reply = tenants.post("short", "/v1/completions", {"model": "endless", "prompt": "word " * 100})
-    assert reply.status == 400
+    assert reply.status == 400 and reply.error["param"] == "context_length"
 
 
 def test_a_tenants_models(tenants: Tenants) -> None:

@@ -217,4 +217,6 @@ def test_logs_name_requests_and_nothing_of_their_contents() -> None:
     lines = [json.loads(line) for line in live.log]
     [line] = [line for line in lines if line.get("request_id") == "my-id-1"]
     assert line["route"] == "/v1/generate" and line["status"] == 200 and line["tenant"] == "local"
+    wrong = [(line["status"], line["error"]) for line in lines if line.get("status", 0) >= 400]
+    assert wrong == [(400, "invalid_value"), (404, "model_not_found")] and "error" not in line
     assert "sesame" not in "".join(live.log)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from .._errors import DeviceError, GuestError, InternalError, LimitError, ModelError, RealmError
 
@@ -41,6 +42,7 @@ TYPE_OF = {
     405: "invalid_request_error",
     408: "timeout_error",
     413: "invalid_request_error",
+    415: "invalid_request_error",
     429: "rate_limit_error",
     503: "overloaded_error",
     504: "timeout_error",
@@ -82,10 +84,15 @@ class ApiError(Exception):
         kind = TYPE_OF.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
-    def response(self) -> Response:
+    def response(self, scope: Scope) -> Response:
         """ASCII only: a message may quote what a client sent, lone surrogates too."""
+        self.note(scope)
         text = json.dumps(self.body())
         return Response(text, self.status, headers=self.headers, media_type="application/json")
+
+    def note(self, scope: Scope) -> None:
+        """For the log: never the message, which may quote a client."""
+        scope["realm.error"] = self.code or self.body()["error"]["type"]
 
 
 class ClientGone(Exception):
@@ -103,9 +110,9 @@ def api_error(problem: BaseException) -> ApiError:
     if isinstance(problem, RealmError):
         status = STATUS_OF.get(problem.code, 500)
         retry = 1.0 if status == 503 else None
-        return ApiError(
-            status, problem.message, code=CODE_OF.get(problem.code, problem.code), retry_after=retry
-        )
+        limit = getattr(problem, "limit", None)
+        code = CODE_OF.get(problem.code, problem.code)
+        return ApiError(status, problem.message, code=code, param=limit, retry_after=retry)
     if isinstance(problem, TimeoutError):
         return ApiError(504, "the request took longer than this server allows", code="timed-out")
     return ApiError(500, "the server failed to answer; the request id leads to its log", code="internal")
@@ -142,11 +149,24 @@ def problem_is_unknown(problem: BaseException) -> bool:
     return isinstance(problem, Exception) and not isinstance(problem, (RealmError, ApiError, ClientGone))
 
 
+# A page of another site may send text and forms unasked, but no JSON: so JSON must say that it is.
+NOT_JSON = ApiError(
+    415,
+    "the body must be JSON; send the header `Content-Type: application/json`",
+    code="unsupported_media_type",
+)
+
+
+def is_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
 # ---- handlers of the application ----
 
 
 async def on_api_error(request: Request, problem: Exception) -> Response:
-    return api_error(problem).response()
+    return api_error(problem).response(request.scope)
 
 
 async def on_client_gone(request: Request, problem: Exception) -> Response:
@@ -156,7 +176,9 @@ async def on_client_gone(request: Request, problem: Exception) -> Response:
 
 async def on_http_error(request: Request, problem: Exception) -> Response:
     assert isinstance(problem, HTTPException)
-    return ApiError(problem.status_code, str(problem.detail), headers=problem.headers).response()
+    if problem.status_code == 400:  # FastAPI's one case: bytes that are no UTF-8, or nested too deeply
+        return ApiError(400, "the body is not JSON in UTF-8, or is nested too deeply").response(request.scope)
+    return ApiError(problem.status_code, str(problem.detail), headers=problem.headers).response(request.scope)
 
 
 async def on_invalid_request(request: Request, problem: Exception) -> Response:
@@ -164,10 +186,12 @@ async def on_invalid_request(request: Request, problem: Exception) -> Response:
     found = problem.errors()[0]  # type: ignore[attr-defined]
     place = [str(part) for part in found["loc"] if part not in ("body", "query", "path")]
     param = ".".join(place) or None
+    text = f"{param}: {found['msg']}"
     if found["type"] == "json_invalid":
-        return ApiError(400, f"the body is not JSON: at character {param}", code="invalid_value").response()
-    if param is None:
-        return ApiError(
-            400, "the body must be a JSON object, with content-type: application/json", code="invalid_value"
-        ).response()
-    return ApiError(400, f"{param}: {found['msg']}", param=param, code="invalid_value").response()
+        why = found.get("ctx", {}).get("error", "it ends too soon")
+        text, param = f"the body is not JSON: at character {param}: {why}", None
+    elif param is None and not is_json(request.headers.get("content-type", "")):
+        return NOT_JSON.response(request.scope)
+    elif param is None:
+        text = "the body must be a JSON object"
+    return ApiError(400, text, param=param, code="invalid_value").response(request.scope)

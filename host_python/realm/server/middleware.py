@@ -100,7 +100,7 @@ class Exchange:
 
     async def _refuse(self, problem: ApiError) -> None:
         if not self.status:
-            await problem.response()(self._scope, self._body.receive, self._answer)
+            await problem.response(self._scope)(self._scope, self._body.receive, self._answer)
 
     # ---- afterwards ----
 
@@ -132,6 +132,7 @@ class Exchange:
                 status=self.status,
                 seconds=round(seconds, 4),
                 tenant=self._scope.get("realm.tenant"),
+                **({"error": self._scope["realm.error"]} if "realm.error" in self._scope else {}),
             )
 
 

@@ -74,7 +74,7 @@ def guarded_protocol(header_bytes: int, header_seconds: float) -> type[asyncio.P
         def _end(self, problem: ApiError) -> None:
             if self.transport.is_closing():
                 return
-            body = problem.response().body
+            body = problem.response({}).body
             head = (
                 f"HTTP/1.1 {problem.status} Refused\r\nconnection: close\r\ncontent-length: {len(body)}\r\n"
             )

@@ -40,6 +40,11 @@ def event(value: Any) -> bytes:
     return b"data: " + dumps(value) + b"\n\n"
 
 
+def failure(scope: Scope, problem: ApiError) -> bytes:
+    problem.note(scope)
+    return event(problem.body())
+
+
 async def while_connected(request: Request, drain: Drain, work: Awaitable[Result]) -> Result:
     """The work's result; raises ClientGone when the client leaves first, 503 at the end of the drain."""
     task = asyncio.ensure_future(work)
@@ -102,7 +107,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tasks = [
-            asyncio.create_task(self._send_all(send)),
+            asyncio.create_task(self._send_all(scope, send)),
             asyncio.create_task(disconnected(receive)),
             asyncio.create_task(self._end_of_drain()),
         ]
@@ -115,7 +120,7 @@ class EventStream(Response):
             elif over.done():
                 sending.cancel()
                 await asyncio.wait((sending,))
-                await self._finish(send, event(self._drain.cut_short().body()))
+                await self._finish(send, failure(scope, self._drain.cut_short()))
             else:
                 scope["realm.gone"] = True
         finally:
@@ -124,16 +129,14 @@ class EventStream(Response):
             await self._choices.aclose()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, scope: Scope, send: Send) -> None:
         last = b""
         try:
             async for chunk in self._chunks():
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             last = b"".join(self._closing())
-        except ApiError as problem:
-            last = event(problem.body())
         except Exception as problem:  # the status line is out: the error is an event
-            last = event(api_error(problem).body())
+            last = failure(scope, api_error(problem))
         await self._finish(send, last)
 
     async def _chunks(self) -> AsyncIterator[bytes]:
