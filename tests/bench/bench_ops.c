@@ -1,11 +1,12 @@
 /* bench_ops.c: where a step's time goes, op by op, beside this machine's read bandwidth measured in the same run.
  *   bench_ops MODEL [THREADS] [MASK of REALM_CPU_...] [json]      prints a table for each kind of step, or one JSON object
- * The steps are an engine's own: a prompt of 512 tokens, one sequence that decodes, eight that decode together. What lies between
- * the last op of a step and the first of the next (sampling, scheduling, completions) is the row "between". */
+ * The steps are an engine's own: a prompt of 512 tokens, one sequence that decodes, eight that decode together, and one that decodes
+ * deep in its context, where the model's is that long. What lies between the last op of a step and the first of the next (sampling,
+ * scheduling, completions) is the row "between". */
 #include "bench.h"
 #include "engine.h"
 
-enum { PROMPT = 512, PROMPTS = 3, SHORT_PROMPT = 32, DECODED = 48, TOGETHER = 8, EVENTS = 64, GROUPS = 16, STEPS = BENCH_MAX_VALUES };
+enum { MAX_PROMPT = 4096, PROMPT = 512, PROMPTS = 3, SHORT_PROMPT = 32, DECODED = 48, TOGETHER = 8, EVENTS = 64, GROUPS = 16, STEPS = BENCH_MAX_VALUES };
 static const uint64_t BANDWIDTH_BYTES = (uint64_t)512 << 20;
 
 typedef struct group { /* ops of one kind over all layers */
@@ -89,7 +90,7 @@ static void observe(void *arg, const plan_op *op, uint32_t count) {
 /* ---- requests ---------------------------------------------------------------------------------------------------------------- */
 
 static realm_context *submit(profile *p, uint32_t index, uint32_t prompt, uint32_t made) {
-    uint32_t handle, session, ticket, tokens[PROMPT];
+    uint32_t handle, session, ticket, tokens[MAX_PROMPT];
     realm_error err = {0};
     realm_context *ctx;
     realm_sampling greedy = {.top_p = 1.0f, .repetition_penalty = 1.0f, .ignore_end = 1};
@@ -175,6 +176,18 @@ static void print_json(const profile *p, const char *title, uint32_t rows, doubl
     printf("}}");
 }
 
+/* One sequence that decodes after prompts of several lengths. */
+static void measure_deep(profile *p, void (*print)(const profile *, const char *, uint32_t, double), double limit) {
+    static const uint32_t depths[] = {1024, MAX_PROMPT};
+    for (uint32_t i = 0; i < sizeof depths / sizeof *depths; i++) {
+        char title[64];
+        if (depths[i] + DECODED > p->model->context_length) continue;
+        measure(p, 1, depths[i], DECODED, 1, 1);
+        snprintf(title, sizeof title, "one decodes after %u", depths[i]);
+        print(p, title, 1, limit);
+    }
+}
+
 int main(int argc, char **argv) {
     if (argc < 2) return fprintf(stderr, "usage: bench_ops MODEL [THREADS] [MASK] [json]\n"), 2;
     profile p = {0};
@@ -195,6 +208,7 @@ int main(int argc, char **argv) {
     print(&p, "one decodes", 1, limit);
     measure(&p, TOGETHER, SHORT_PROMPT, DECODED, TOGETHER, TOGETHER);
     print(&p, "eight decode", TOGETHER, limit);
+    measure_deep(&p, print, limit);
     if (json) printf("}\n");
     realm_model_close(p.model);
     realm_runtime_destroy(p.rt);
