@@ -11,7 +11,9 @@
 
 enum {
     MAX_FUSED = 4,          /* matmuls in one set of tasks */
-    TASKS_PER_THREAD = 4,   /* finer than the thread count, so that a slow core does not hold up the rest */
+    TASKS_PER_THREAD = 4,   /* finer than the thread count, so that a slow core does not hold up the rest; */
+    MOST_TASKS = 12,        /* so many where a task still has TASK_BYTES of weights: starting one costs a microsecond */
+    TASK_BYTES = 1 << 19,
     SERIAL_WORK = 1 << 14,  /* elements below which an elementwise op is not worth waking threads for */
     ROWS_AT_ONCE = 8,       /* rows that one op after the other works on */
 };
@@ -187,13 +189,19 @@ static uint32_t count_fusable(const executor *x, const plan_op *op, const plan_o
 
 static uint32_t round_up(uint32_t n, uint32_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-/* Outputs a task takes: about TASKS_PER_THREAD tasks per thread over the whole set, in multiples of the kernel's tile. */
-static uint32_t split_outputs(const executor *x, const matmul_part *part, uint64_t total) {
+/* Tasks per thread for a set of products with so many bytes of weights. */
+static uint64_t tasks_per_thread(const executor *x, uint64_t bytes) {
+    uint64_t tasks = bytes / TASK_BYTES / pool_threads(x->pool);
+    return tasks < TASKS_PER_THREAD ? TASKS_PER_THREAD : tasks > MOST_TASKS ? MOST_TASKS : tasks;
+}
+
+/* Outputs a task takes of `total`: so many that each thread has about per_thread tasks, in multiples of the kernel's tile. */
+static uint32_t split_outputs(const executor *x, const matmul_part *part, uint64_t total, uint64_t per_thread) {
     uint32_t tile = part->kernel->out_tile == 0 ? 1 : part->kernel->out_tile;
     uint64_t most = task_limit(x) / ((uint64_t)part->weight->cols * x->rows) + 1;
     if (most < part->out_width) return round_up((uint32_t)most, tile);
     if (pool_threads(x->pool) == 1) return round_up(part->out_width, tile);
-    uint64_t tasks = pool_threads(x->pool) * TASKS_PER_THREAD, wanted = (total + tasks - 1) / tasks;
+    uint64_t tasks = pool_threads(x->pool) * per_thread, wanted = (total + tasks - 1) / tasks;
     return round_up((uint32_t)wanted, tile);
 }
 
@@ -202,16 +210,20 @@ static uint64_t run_matmuls(executor *x, const plan_op *op, uint32_t count, uint
     const plan_tensor *first = &p->tensors[op->weight];
     matmul_job job = {.x = x, .kernel = &x->ops->matmul[first->type], .src = x->memory.slots[op->src], .src_width = first->cols,
                       .rows = x->rows, .parts = count};
-    uint64_t total = 0;
+    uint64_t total = 0, bytes = 0;
     uint32_t tasks = 0;
-    for (uint32_t i = 0; i < count; i++) total += p->tensors[op[i].weight].rows;
+    for (uint32_t i = 0; i < count; i++) {
+        total += p->tensors[op[i].weight].rows;
+        bytes += p->tensors[op[i].weight].rows * p->tensors[op[i].weight].row_bytes;
+    }
+    const uint64_t per_thread = tasks_per_thread(x, bytes);
     for (uint32_t i = 0; i < count; i++) {
         matmul_part *part = &job.part[i];
         const plan_tensor *w = &p->tensors[op[i].weight];
         const cpu_matmul *kernel = &x->ops->matmul[w->type];
         *part = (matmul_part){.kernel = kernel, .run = x->packed[op[i].weight] ? x->ops->run_packed[w->type] : kernel->run,
                               .weight = w, .out = x->memory.slots[op[i].dst], .out_width = w->rows, .first_task = tasks};
-        part->out_per_task = split_outputs(x, part, total);
+        part->out_per_task = split_outputs(x, part, total, per_thread);
         tasks += (w->rows + part->out_per_task - 1) / part->out_per_task;
     }
     uint32_t threads = pool_threads(x->pool);
