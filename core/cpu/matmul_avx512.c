@@ -13,7 +13,7 @@
 #define PANELS_OUTPUTS 128 /* outputs whose panels are kept together, so that activations are read less often */
 #define CHUNK_ROWS 48     /* rows that all of them take in turn */
 #define TILE_ROWS 6       /* 2 x 6 integer and 2 x 6 float sums fill the registers */
-#define PREFETCH_BYTES 2048 /* how far ahead of use weights are asked for; the best of 0.5-8 KB for reading from memory */
+#define PREFETCH_BYTES 1536 /* how far ahead of use weights are asked for; the best of 0.5-8 KB for reading from memory */
 
 /* ---- preparing activations ---- */
 
@@ -63,13 +63,21 @@ AVX512_INLINE __m512 add_offsets(const quant *t, const int8_row *x, size_t group
 }
 
 /* What a decode loop takes on at a time: `outputs` whose weights begin `distance` bytes apart, `rows` of activations. Several outputs
- * far from each other keep several pages of the file under way: memory answers a quarter faster than to a single stream. */
+ * far from each other keep several pages of the file under way: memory answers a quarter faster than to a single stream. Eight are
+ * better than four where there is a byte to a weight; where there is less, more is computed meanwhile. */
 typedef struct decode_shape {
     uint32_t outputs, rows;
     size_t distance;
 } decode_shape;
 
 #define DECODE_SUMS 8 /* outputs x rows */
+
+/* Asks for a line of each 64 weights, and with the last of a group for what is left of it: requests that come all at once wait for each
+ * other and hold up the loads behind them. */
+AVX512_INLINE void prefetch_piece(const quant *t, const uint8_t *w, uint32_t piece) {
+    const uint32_t end = piece + 1 < GROUP * t->sub / 64 ? 64 * piece + 64 : t->group_bytes;
+    for (uint32_t i = 64 * piece; i < end && i < t->group_bytes; i += 64) _mm_prefetch((const char *)w + PREFETCH_BYTES + i, _MM_HINT_T0);
+}
 
 /* Few sums are split in two, or every addition would wait for the one before. */
 #define SUM_OF(piece, shape) ((shape).outputs * (shape).rows <= 2 ? (piece) & 1 : 0)
@@ -80,6 +88,7 @@ AVX512_INLINE void decode_piece(const quant *t, decode_shape shape, const uint8_
     const __m512i lane = _mm512_srli_epi32(avx512_iota(), t->sub == 32 ? 3 : 2); /* 4 weights a lane */
     const __m512i pick = _mm512_add_epi32(lane, _mm512_set1_epi32((int)(piece * 64 / t->sub)));
     CPU_UNROLL for (uint32_t o = 0; o < shape.outputs; o++) {
+        prefetch_piece(t, w + o * shape.distance, piece);
         const __m512i v = t->load64(w + o * shape.distance, piece, half);
         CPU_UNROLL for (uint32_t m = 0; m < shape.rows; m++) {
             const uint32_t i = o * shape.rows + m;
@@ -120,13 +129,7 @@ AVX512_INLINE void decode_outputs(const quant *t, decode_shape shape, const uint
     __m512 acc[DECODE_SUMS][2];
     CPU_UNROLL for (uint32_t i = 0; i < sums; i++) acc[i][0] = acc[i][1] = _mm512_setzero_ps();
     size_t group = 0;
-    for (; (group + 1) * GROUP <= subs; group++, w += t->group_bytes) {
-        CPU_UNROLL for (uint32_t o = 0; o < shape.outputs; o++) {
-            const char *ahead = (const char *)w + o * shape.distance + PREFETCH_BYTES;
-            for (uint32_t i = 0; i < t->group_bytes; i += 64) _mm_prefetch(ahead + i, _MM_HINT_T0);
-        }
-        decode_group(t, shape, w, true, GROUP, group, x, acc);
-    }
+    for (; (group + 1) * GROUP <= subs; group++, w += t->group_bytes) decode_group(t, shape, w, true, GROUP, group, x, acc);
     if (subs % GROUP) decode_group(t, shape, w, false, subs % GROUP, group, x, acc);
     CPU_UNROLL for (uint32_t i = 0; i < sums; i++)
         out[i % shape.rows * out_stride + i / shape.rows * out_step] = _mm512_reduce_add_ps(_mm512_add_ps(acc[i][0], acc[i][1]));
@@ -296,7 +299,7 @@ AVX512_INLINE void matmul(const quant *t, const uint8_t *w, size_t row_bytes, co
                           uint32_t out0, uint32_t out1, float *out, size_t out_stride) {
     switch (n_rows) {
     case 0: break;
-    case 1: decode_rows(t, 4, 1, w, row_bytes, prepared, k, out0, out1, out, out_stride); break;
+    case 1: decode_rows(t, t->group_bytes > 512 ? 8 : 4, 1, w, row_bytes, prepared, k, out0, out1, out, out_stride); break;
     case 2: decode_rows(t, 2, 2, w, row_bytes, prepared, k, out0, out1, out, out_stride); break;
     case 3: decode_rows(t, 1, 3, w, row_bytes, prepared, k, out0, out1, out, out_stride); break;
     case 4: decode_rows(t, 1, 4, w, row_bytes, prepared, k, out0, out1, out, out_stride); break;
