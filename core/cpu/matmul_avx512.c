@@ -10,12 +10,35 @@
 #define DECODE_ROWS 8     /* up to this many rows go through the decode loop; from there on panels win */
 #define PANEL_K 512       /* weights of an output that are unpacked at a time */
 #define PANEL_BYTES ((size_t)PANEL_K * 16)
-#define PANELS_OUTPUTS 128 /* outputs whose panels are kept together, so that activations are read less often */
-#define CHUNK_ROWS 48     /* rows that all of them take in turn */
+#define PANELS_OUTPUTS 256 /* outputs that take the same activations, and whose sums stay in the cache, before the next weights */
 #define TILE_ROWS 6       /* 2 x 6 integer and 2 x 6 float sums fill the registers */
 #define PREFETCH_BYTES 1536 /* how far ahead of use weights are asked for; the best of 0.5-8 KB for reading from memory */
 
 /* ---- preparing activations ---- */
+
+/* For panels: 32 activations of each row of a tile, in the order of their use. An integer of less than 2^22 added to the bits of
+ * BIAS is added to the number: a sum of products that starts there needs no conversion, and (BIAS + dot) * d - BIAS * d is dot * d,
+ * rounded once, as long as d has so few bits that BIAS * d is exact. */
+#define BIAS 12582912.0f /* 1.5 * 2^23 */
+
+typedef struct row_block {
+    int32_t q[8][TILE_ROWS]; /* four bytes each */
+    float d[TILE_ROWS], d_bias[TILE_ROWS], d_sum[TILE_ROWS];
+    int32_t start32[TILE_ROWS], start16[2][TILE_ROWS]; /* BIAS and what takes the weights' offset back, for all 32 and by halves */
+} row_block;
+
+static const row_block *row_block_at(const void *prepared, uint32_t k, size_t row) {
+    return (const row_block *)prepared + row / TILE_ROWS * (k / 32);
+}
+
+/* Without the two lowest bits. */
+static float cut_scale(float d) {
+    uint32_t bits;
+    memcpy(&bits, &d, sizeof bits);
+    bits &= ~3u;
+    memcpy(&d, &bits, sizeof d);
+    return d;
+}
 
 static void prepare_block(const float *x, const int8_row *row, size_t b) {
     int32_t sums[2];
@@ -30,19 +53,47 @@ static void prepare_block(const float *x, const int8_row *row, size_t b) {
     row->sum16[2 * b + 1] = -INT8_OFFSET * sums[1];
 }
 
+static void prepare_row(const float *x, uint32_t k, int8_row row) {
+    size_t blocks = k / 32, padded = int8_blocks(k);
+    for (size_t b = 0; b < blocks; b++) prepare_block(x + 32 * b, &row, b);
+    memset(row.q + k, 0, int8_q_bytes(k) - k);
+    for (size_t b = blocks; b < padded; b++) {
+        row.d[b] = row.d_sum[b] = 0;
+        row.sum32[b] = row.sum16[2 * b] = row.sum16[2 * b + 1] = 0;
+    }
+}
+
+/* The same numbers for row r of a tile. */
+static void prepare_tile_block(const float *x, row_block *to, uint32_t r) {
+    int32_t sums[2], bias;
+    __m128i bytes[2];
+    memcpy(&bias, &(float){BIAS}, sizeof bias);
+    const float d = cut_scale(avx512_int8_block(_mm512_loadu_ps(x), _mm512_loadu_ps(x + 16), bytes, sums));
+    for (int i = 0; i < 8; i++) memcpy(&to->q[i][r], (const int8_t *)bytes + 4 * i, 4);
+    to->d[r] = d;
+    to->d_bias[r] = d * BIAS;
+    to->d_sum[r] = d * (float)(sums[0] + sums[1]);
+    to->start32[r] = bias - INT8_OFFSET * (sums[0] + sums[1]);
+    for (int h = 0; h < 2; h++) to->start16[h][r] = bias - INT8_OFFSET * sums[h];
+}
+
 void cpu_prepare_int8_avx512(const float *x, size_t x_stride, uint32_t n_rows, uint32_t k, uint32_t row0,
                              uint32_t row1, void *prepared) {
-    (void)n_rows;
-    size_t blocks = k / 32, padded = int8_blocks(k);
-    for (size_t r = row0; r < row1; r++) {
-        int8_row row = int8_row_at(prepared, k, r);
-        for (size_t b = 0; b < blocks; b++) prepare_block(x + r * x_stride + 32 * b, &row, b);
-        memset(row.q + k, 0, int8_q_bytes(k) - k);
-        for (size_t b = blocks; b < padded; b++) {
-            row.d[b] = row.d_sum[b] = 0;
-            row.sum32[b] = row.sum16[2 * b] = row.sum16[2 * b + 1] = 0;
+    for (uint32_t r = row0; r < row1; r++) {
+        const float *row = x + r * x_stride;
+        if (n_rows <= DECODE_ROWS) {
+            prepare_row(row, k, int8_row_at(prepared, k, r));
+            continue;
         }
+        row_block *to = (row_block *)prepared + r / TILE_ROWS * (size_t)(k / 32);
+        for (size_t b = 0; b < k / 32; b++) prepare_tile_block(row + 32 * b, &to[b], r % TILE_ROWS);
     }
+}
+
+static size_t prepared_size(uint32_t n_rows, uint32_t k) {
+    const size_t few = int8_prepared_size(n_rows < DECODE_ROWS ? n_rows : DECODE_ROWS, k);
+    const size_t tiles = ((size_t)n_rows + TILE_ROWS - 1) / TILE_ROWS * (k / 32) * sizeof(row_block);
+    return few > tiles ? few : tiles;
 }
 
 /* ---- few rows ---- */
@@ -196,64 +247,77 @@ AVX512_INLINE void panel_unpack(const quant *t, const panel_source *from, panels
     }
 }
 
-/* dots[r][panel] = sub-block s of 16 outputs . x[r], as integers */
-AVX512_INLINE void tile_dots(const quant *t, const panels *w, uint32_t s, const int8_row *x, size_t k0, uint32_t rows,
+/* dots[r][panel] = BIAS + half h of block b of 16 outputs . rows, as the bits of a float */
+AVX512_INLINE void tile_dots(const quant *t, const panels *w, uint32_t b, uint32_t h, const row_block *x, uint32_t rows,
                              __m512i dots[][2]) {
-    for (uint32_t r = 0; r < rows; r++) {
-        const int32_t *offsets = t->sub == 32 ? x[r].sum32 : x[r].sum16;
-        dots[r][0] = dots[r][1] = t->offset ? _mm512_set1_epi32(offsets[k0 / t->sub + s]) : _mm512_setzero_si512();
-    }
+    for (uint32_t r = 0; r < rows; r++)
+        dots[r][0] = dots[r][1] = t->offset == 0 ? _mm512_castps_si512(_mm512_set1_ps(BIAS))
+                                                 : _mm512_set1_epi32(t->sub == 32 ? x->start32[r] : x->start16[h][r]);
     CPU_UNROLL for (uint32_t g = 0; g < t->sub / 4; g++) {
-        const size_t at = (size_t)s * t->sub + 4 * g;
-        const __m512i w0 = _mm512_load_si512(w->w[0] + at * 16), w1 = _mm512_load_si512(w->w[1] + at * 16);
+        const size_t fours = h * t->sub / 4 + g, at = (8 * b + fours) * 64;
+        const __m512i w0 = _mm512_load_si512(w->w[0] + at), w1 = _mm512_load_si512(w->w[1] + at);
         for (uint32_t r = 0; r < rows; r++) {
-            const __m512i q = _mm512_set1_epi32((int)base_u32(x[r].q + k0 + at));
+            const __m512i q = _mm512_set1_epi32(x->q[fours][r]);
             dots[r][0] = _mm512_dpbusd_epi32(dots[r][0], w0, q);
             dots[r][1] = _mm512_dpbusd_epi32(dots[r][1], w1, q);
         }
     }
 }
 
-/* Adds sub-block s to the float sums: the integer dot products times both scales, less the mins. */
-AVX512_INLINE void tile_sub_block(const quant *t, const panels *w, uint32_t s, const int8_row *x, size_t k0, uint32_t rows,
+/* Adds half h of block b (all of it, where a scale is of 32 weights) to the sums: integer dot products times both scales, less the mins. */
+AVX512_INLINE void tile_sub_block(const quant *t, const panels *w, uint32_t b, uint32_t h, const row_block *x, uint32_t rows,
                                   __m512 sums[][2]) {
     __m512i dots[TILE_ROWS][2];
-    tile_dots(t, w, s, x, k0, rows, dots);
-    const size_t block = (k0 + s * t->sub) / 32;
+    tile_dots(t, w, b, h, x, rows, dots);
+    const uint32_t s = b * (32 / t->sub) + h;
     for (uint32_t r = 0; r < rows; r++) {
-        const __m512 d = _mm512_set1_ps(x[r].d[block]), d_sum = _mm512_set1_ps(x[r].d_sum[block]);
+        const __m512 d = _mm512_set1_ps(x->d[r]), d_bias = _mm512_set1_ps(x->d_bias[r]), d_sum = _mm512_set1_ps(x->d_sum[r]);
         for (int p = 0; p < 2; p++) {
-            const __m512 scale = _mm512_mul_ps(_mm512_load_ps(w->scale[p][s]), d);
-            sums[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][p]), scale, sums[r][p]);
+            const __m512 dot = _mm512_fmsub_ps(_mm512_castsi512_ps(dots[r][p]), d, d_bias);
+            sums[r][p] = _mm512_fmadd_ps(dot, _mm512_load_ps(w->scale[p][s]), sums[r][p]);
             if (t->has_min) sums[r][p] = _mm512_fnmadd_ps(_mm512_load_ps(w->min[p][s]), d_sum, sums[r][p]);
         }
     }
 }
 
-/* out (rows, 32) = or += x (rows, subs * sub) @ panels */
-AVX512_INLINE void tile(const quant *t, const panels *w, uint32_t subs, const int8_row *x, size_t k0, uint32_t rows, float *out,
-                        size_t out_stride) {
+/* A tile's share of the activations, of panels and of out. */
+typedef struct tile_place {
+    const row_block *x;
+    size_t next_x; /* where the next tile's activations begin, in blocks from x */
+    float *out;
+    size_t out_stride;
+    bool add; /* to what is in out */
+} tile_place;
+
+/* out (rows, 32) = or += x (rows, 32 * blocks) @ panels. What is written at the end, and what the next tile reads, is asked for ahead. */
+AVX512_INLINE void tile(const quant *t, const panels *w, uint32_t blocks, const tile_place *at, uint32_t rows) {
     __m512 sums[TILE_ROWS][2];
-    for (uint32_t r = 0; r < rows; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
-    for (uint32_t s = 0; s < subs; s++) tile_sub_block(t, w, s, x, k0, rows, sums);
+    for (uint32_t r = 0; r < rows; r++) {
+        sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+        for (int p = 0; p < 2; p++) _mm_prefetch((const char *)(at->out + r * at->out_stride + 16 * p), _MM_HINT_T0);
+    }
+    for (uint32_t b = 0; b < blocks; b++) {
+        const row_block *x = &at->x[b];
+        CPU_UNROLL for (uint32_t i = 0; i < sizeof *x; i += 64) _mm_prefetch((const char *)(x + at->next_x) + i, _MM_HINT_T0);
+        CPU_UNROLL for (uint32_t h = 0; h < 32 / t->sub; h++) tile_sub_block(t, w, b, h, x, rows, sums);
+    }
     for (uint32_t r = 0; r < rows; r++) {
         for (int p = 0; p < 2; p++) {
-            float *to = out + r * out_stride + 16 * p;
-            if (k0) sums[r][p] = _mm512_add_ps(sums[r][p], _mm512_maskz_loadu_ps(w->outputs[p], to));
+            float *to = at->out + r * at->out_stride + 16 * p;
+            if (at->add) sums[r][p] = _mm512_add_ps(sums[r][p], _mm512_maskz_loadu_ps(w->outputs[p], to));
             _mm512_mask_storeu_ps(to, w->outputs[p], sums[r][p]);
         }
     }
 }
 
-AVX512_INLINE void tile_any(const quant *t, const panels *w, uint32_t subs, const int8_row *x, size_t k0, uint32_t rows, float *out,
-                            size_t out_stride) {
+AVX512_INLINE void tile_any(const quant *t, const panels *w, uint32_t blocks, const tile_place *at, uint32_t rows) {
     switch (rows) { /* constants, so that the sums live in registers */
-    case 1: tile(t, w, subs, x, k0, 1, out, out_stride); break;
-    case 2: tile(t, w, subs, x, k0, 2, out, out_stride); break;
-    case 3: tile(t, w, subs, x, k0, 3, out, out_stride); break;
-    case 4: tile(t, w, subs, x, k0, 4, out, out_stride); break;
-    case 5: tile(t, w, subs, x, k0, 5, out, out_stride); break;
-    default: tile(t, w, subs, x, k0, TILE_ROWS, out, out_stride); break;
+    case 1: tile(t, w, blocks, at, 1); break;
+    case 2: tile(t, w, blocks, at, 2); break;
+    case 3: tile(t, w, blocks, at, 3); break;
+    case 4: tile(t, w, blocks, at, 4); break;
+    case 5: tile(t, w, blocks, at, 5); break;
+    default: tile(t, w, blocks, at, TILE_ROWS); break;
     }
 }
 
@@ -267,28 +331,28 @@ AVX512_INLINE void panels_unpack(const quant *t, const uint8_t *w, size_t row_by
     panel_unpack(t, &(panel_source){n1 ? w + 16 * row_bytes : w, row_bytes, n1 ? n1 : 1, subs}, p, 1);
 }
 
-/* Rows [row0, row1) times the panels. */
-AVX512_INLINE void panels_multiply(const quant *t, const panels *p, uint32_t subs, const void *prepared, uint32_t k, size_t k0,
-                                   uint32_t row0, uint32_t row1, float *out, size_t out_stride) {
-    for (uint32_t r = row0; r < row1; r += TILE_ROWS) {
-        int8_row x[TILE_ROWS];
-        for (uint32_t i = 0; i < TILE_ROWS && r + i < row1; i++) x[i] = int8_row_at(prepared, k, r + i);
-        tile_any(t, p, subs, x, k0, row1 - r, out + r * out_stride, out_stride);
+/* All rows times the panels: out (n_rows, 32). Between two tiles a row of the next panels' weights is asked for: `soon_bytes` of each. */
+AVX512_INLINE void panels_multiply(const quant *t, const panels *p, uint32_t blocks, tile_place at, uint32_t n_rows, const uint8_t *soon,
+                                   size_t row_bytes, size_t soon_bytes) {
+    const size_t step = TILE_ROWS * at.out_stride;
+    for (uint32_t r = 0, i = 0; r < n_rows; r += TILE_ROWS, i++, at.x += at.next_x, at.out += step) {
+        for (size_t b = 0; i < 32 && b < soon_bytes; b += 64) _mm_prefetch((const char *)soon + i * row_bytes + b, _MM_HINT_T1);
+        tile_any(t, p, blocks, &at, n_rows - r);
     }
 }
 
-/* Up to PANELS_OUTPUTS outputs of all rows, PANEL_K weights at a time. A chunk of rows stays in the cache while all panels take it. */
-AVX512_INLINE void prefill_outputs(const quant *t, const uint8_t *w, size_t row_bytes, const void *prepared, uint32_t n_rows, uint32_t k,
+/* Up to PANELS_OUTPUTS outputs of all rows, PANEL_K weights at a time. The panels stay in the nearest cache while all rows pass by. */
+AVX512_INLINE void prefill_outputs(const quant *t, const uint8_t *w, size_t row_bytes, const row_block *x, uint32_t n_rows, uint32_t k,
                                    uint32_t n_out, float *out, size_t out_stride) {
-    panels p[PANELS_OUTPUTS / 32];
-    for (size_t k0 = 0; k0 < k; k0 += PANEL_K) {
-        const uint32_t subs = (k - k0 < PANEL_K ? (uint32_t)(k - k0) : PANEL_K) / t->sub;
-        const uint8_t *from = w + k0 / (GROUP * t->sub) * t->group_bytes;
-        for (uint32_t o = 0; o < n_out; o += 32)
-            panels_unpack(t, from + o * row_bytes, row_bytes, n_out - o < 32 ? n_out - o : 32, subs, &p[o / 32]);
-        for (uint32_t r = 0; r < n_rows; r += CHUNK_ROWS) {
-            const uint32_t end = n_rows - r < CHUNK_ROWS ? n_rows : r + CHUNK_ROWS;
-            for (uint32_t o = 0; o < n_out; o += 32) panels_multiply(t, &p[o / 32], subs, prepared, k, k0, r, end, out + o, out_stride);
+    const size_t panel_bytes = PANEL_K / (GROUP * t->sub) * t->group_bytes;
+    panels p;
+    for (size_t k0 = 0; k0 < k; k0 += PANEL_K, w += panel_bytes) {
+        const uint32_t weights = k - k0 < PANEL_K ? (uint32_t)(k - k0) : PANEL_K;
+        for (uint32_t o = 0; o < n_out; o += 32) {
+            const uint8_t *from = w + o * row_bytes, *soon = o + 32 < n_out ? from + 32 * row_bytes : w + panel_bytes;
+            panels_unpack(t, from, row_bytes, n_out - o < 32 ? n_out - o : 32, weights / t->sub, &p);
+            const tile_place at = {x + k0 / 32, k / 32, out + o, out_stride, k0 > 0};
+            panels_multiply(t, &p, weights / 32, at, n_rows, soon, row_bytes, panel_bytes);
         }
     }
 }
@@ -310,7 +374,7 @@ AVX512_INLINE void matmul(const quant *t, const uint8_t *w, size_t row_bytes, co
     default:
         for (uint32_t o = out0; o < out1; o += PANELS_OUTPUTS) {
             const uint32_t n_out = out1 - o < PANELS_OUTPUTS ? out1 - o : PANELS_OUTPUTS;
-            prefill_outputs(t, w + o * row_bytes, row_bytes, prepared, n_rows, k, n_out, out + o, out_stride);
+            prefill_outputs(t, w + o * row_bytes, row_bytes, row_block_at(prepared, k, 0), n_rows, k, n_out, out + o, out_stride);
         }
     }
 }
@@ -327,9 +391,9 @@ DEFINE_MATMUL(q5_k)
 DEFINE_MATMUL(q6_k)
 
 void cpu_fill_matmul_avx512(cpu_ops *ops) {
-    ops->matmul[BLOCK_Q8_0] = (cpu_matmul){int8_prepared_size, cpu_prepare_int8_avx512, cpu_matmul_q8_0_avx512, 32};
-    ops->matmul[BLOCK_Q4_0] = (cpu_matmul){int8_prepared_size, cpu_prepare_int8_avx512, cpu_matmul_q4_0_avx512, 32};
-    ops->matmul[BLOCK_Q4_K] = (cpu_matmul){int8_prepared_size, cpu_prepare_int8_avx512, cpu_matmul_q4_k_avx512, 32};
-    ops->matmul[BLOCK_Q5_K] = (cpu_matmul){int8_prepared_size, cpu_prepare_int8_avx512, cpu_matmul_q5_k_avx512, 32};
-    ops->matmul[BLOCK_Q6_K] = (cpu_matmul){int8_prepared_size, cpu_prepare_int8_avx512, cpu_matmul_q6_k_avx512, 32};
+    ops->matmul[BLOCK_Q8_0] = (cpu_matmul){prepared_size, cpu_prepare_int8_avx512, cpu_matmul_q8_0_avx512, 32};
+    ops->matmul[BLOCK_Q4_0] = (cpu_matmul){prepared_size, cpu_prepare_int8_avx512, cpu_matmul_q4_0_avx512, 32};
+    ops->matmul[BLOCK_Q4_K] = (cpu_matmul){prepared_size, cpu_prepare_int8_avx512, cpu_matmul_q4_k_avx512, 32};
+    ops->matmul[BLOCK_Q5_K] = (cpu_matmul){prepared_size, cpu_prepare_int8_avx512, cpu_matmul_q5_k_avx512, 32};
+    ops->matmul[BLOCK_Q6_K] = (cpu_matmul){prepared_size, cpu_prepare_int8_avx512, cpu_matmul_q6_k_avx512, 32};
 }
