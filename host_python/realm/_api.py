@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 FINISH = ("end", "stop", "length", "cancelled", "failed")  # enum finish
 BACKENDS = ("auto", "cpu")
 MAX_THREADS = 1024
+LONG_PROMPT_BYTES = 64 << 10
 
 CHAT_SETTINGS = ("max_tokens", "stop", "mode", "logprobs", "top_logprobs", "priority", "deadline")
 
@@ -469,6 +470,8 @@ class Realm:
         top_logprobs = check_top_logprobs(top_logprobs, mode, (model or self.model).info.vocab_size)
         mode = mode or ("granular" if top_logprobs else "whole")
         check_text_bytes(len(text) + len(stops), self.limits)
+        if len(text) > LONG_PROMPT_BYTES:
+            check_prompt_fits(model or self.model, text, add_special, parse_special)
         return RequestSpec(
             model=shared,
             prompt=text,
@@ -779,6 +782,15 @@ def pack_stops(stop: str | Sequence[str]) -> bytes:
             raise error("invalid-argument", "a stop string must not be empty")
         packed += [struct.pack("<I", len(data)), data]
     return b"".join(packed)
+
+
+def check_prompt_fits(model: Model, text: bytes, add_special: bool, parse_special: bool) -> None:
+    """In the caller's thread: a long prompt that cannot fit takes none of the thread's of all guests."""
+    count = model.count_tokens(text, add_special=add_special, parse_special=parse_special)
+    if count > model.info.context_length:
+        raise error(
+            "context-full", f"the prompt has {count} tokens, the model's context {model.info.context_length}"
+        )
 
 
 def check_text_bytes(size: int, limits: ResourceLimits) -> None:

@@ -245,6 +245,18 @@ class Model:
         check(status, err, "tokenize")
         return list(ffi.unpack(ids, min(cap, count[0])))
 
+    def count_tokens(
+        self, text: str | bytes, *, add_special: bool = False, parse_special: bool = False
+    ) -> int:
+        """How many ids `tokenize` would give."""
+        data = encode_text(text)
+        flags = (ADD_SPECIAL if add_special else 0) | (PARSE_SPECIAL if parse_special else 0)
+        err, count = new_error(), ffi.new("size_t *")
+        pointer = self.shared().pointer
+        status = library().realm_model_encode(pointer, data, len(data), flags, ffi.NULL, 0, count, err)
+        check(status, err, "tokenize")
+        return int(count[0])
+
     def detokenize_bytes(self, ids: object, *, special: bool = False, text_start: bool = True) -> bytes:
         """The bytes of token ids, which may end inside a character."""
         tokens = ffi.new("uint32_t[]", token_ids(ids))

@@ -325,6 +325,21 @@ def test_a_prompt_that_does_not_fit(chain: Realm) -> None:
     with pytest.raises(realm.LimitError) as caught:
         chain.generate("1" * 500)
     assert code_of(caught) == "context-full"
+
+
+def test_a_prompt_far_too_long_never_reaches_the_thread_of_all_guests(
+    chain: Realm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokenizing it takes long: the caller's own thread does that."""
+    text = "1" * (1 << 17)
+    assert chain.model.count_tokens(text, add_special=True) == len(chain.tokenize(text, add_special=True))
+    monkeypatch.setattr(chain._engine, "submit", None)
+    with pytest.raises(
+        realm.LimitError, match=r"the prompt has \d+ tokens, the model's context \d+"
+    ) as caught:
+        chain.generate(text)
+    monkeypatch.undo()
+    assert caught.value.code == "context-full"
     assert chain.generate("1", temperature=0).text == WHOLE_CHAIN
 
 
