@@ -14,6 +14,7 @@ enum {
 #define TENSOR_BUDGET_UNKNOWN (1u << 20) /* beside streams, before any were measured */
 #define LINGER_MIN_NS 200000u        /* how long a step is held back for hosts that are still acting on the last one */
 #define LINGER_MAX_NS 5000000u
+#define LINGER_START_NS 10000000u    /* for requests that are to start together */
 #define AWAKE_NS 40000u              /* the driver stays awake for so long: a host that comes back at once need not wake it */
 #define TRIM_AFTER_NS 50000000u      /* of idleness: a conversation going on need not fault its pages in again */
 
@@ -291,7 +292,8 @@ static uint64_t job_budget(const realm_runtime *rt) {
 static uint64_t patience(const realm_runtime *rt) {
     uint64_t wait = rt->last_step_ns / 4;
     if (wait < LINGER_MIN_NS) wait = LINGER_MIN_NS;
-    return wait > LINGER_MAX_NS || (rt->announced && !streams_wait(rt)) ? LINGER_MAX_NS : wait;
+    if (rt->announced && !streams_wait(rt)) return LINGER_START_NS;
+    return wait > LINGER_MAX_NS ? LINGER_MAX_NS : wait;
 }
 
 /* Gives hosts that are still acting on the last step a moment, so that realms that decode stay in one batch. A host that did not

@@ -638,7 +638,7 @@ class AsyncStream(AsyncIterator[str]):
         def deliver(delivery: Delivery) -> None:
             engine.post(loop, lambda: take(delivery))
 
-        return engine.start(self._guest, spec, streaming=streaming, deliver=deliver)
+        return engine.start(self._guest, spec, streaming=streaming, deliver=deliver, loop=loop)
 
     @property
     def drawn(self) -> list[DrawnToken]:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 FOREVER = (1 << 64) - 1
 EVENTS = 256
-COMMAND_SECONDS = 0.002  # of starting requests before guests get their turn
+COMMAND_SECONDS = 0.002  # of starting requests before guests get their turn,
+FIRST_COMMAND_SECONDS = 0.01  # and where none runs
 UNREAD_BYTES = 64 << 10  # of a stream's text that waits in Python; more waits in the guest's buffer
 TEXT_ROOM = 4096
 WAIT_SECONDS = 0.5  # a longer wait is not interruptible everywhere
@@ -175,6 +176,7 @@ class Engine:
         self._requests: dict[tuple[int, int], Request] = {}  # by tag and handle; pump only
         self._tickets: dict[int, Callable[[int, int], None]] = {}  # by tag of a host context; pump only
         self._posts: dict[AbstractEventLoop, list[Callable[[], None]]] = {}  # pump only
+        self._unheard = False  # there are commands the pump was not woken for
         self._room = ffi.new("char[]", TEXT_ROOM)  # pump only
         self._stopping = False
         self._connected = False
@@ -224,14 +226,24 @@ class Engine:
 
     def submit(self, command: Callable[[], None]) -> None:
         """Runs a command in the pump thread, soon."""
+        self._enqueue(command)
+        self._wake()
+
+    def _enqueue(self, command: Callable[[], None]) -> None:
         check_same_process(self.pid)
         self._commands.append(command)
+        self._unheard = True
         if self._pump_thread is None:
             with self._lock:
                 if self._pump_thread is None:
                     self._pump_thread = threading.Thread(target=self._pump, name="realm-pump", daemon=True)
                     self._pump_thread.start()
-        library().shim_wake(self.driver)
+
+    def _wake(self) -> None:
+        """Unless somebody else has done so since the last command came."""
+        if self._unheard:
+            self._unheard = False
+            library().shim_wake(self.driver)
 
     def run(self, action: Callable[[], Any]) -> Any:
         """Runs an action in the pump thread and waits for its result."""
@@ -249,11 +261,21 @@ class Engine:
         return wait_for(future)
 
     def start(
-        self, guest: Guest, spec: RequestSpec, *, streaming: bool, deliver: Callable[[Delivery], None]
+        self,
+        guest: Guest,
+        spec: RequestSpec,
+        *,
+        streaming: bool,
+        deliver: Callable[[Delivery], None],
+        loop: AbstractEventLoop | None = None,
     ) -> Request:
+        """What tasks of an event loop start in one of its turns starts together."""
         request = Request(guest, spec, streaming, deliver)
-        library().realm_runtime_announce(self.runtime)  # the pump acknowledges when it has started all
-        self.submit(lambda: self._start(request))
+        self._enqueue(lambda: self._start(request))
+        if loop is None:
+            self._wake()
+        else:
+            loop.call_soon(self._wake)
         return request
 
     def took(self, request: Request, size: int) -> None:
@@ -311,20 +333,18 @@ class Engine:
             self._send_posts()
 
     def _run_commands(self) -> None:
-        """For a moment; guests that have tokens come before the rest of many.
-
-        Whoever is submitting several requests gets the interpreter once more before the engine hears that
-        these are all, so that they start together.
-        """
-        end = time.monotonic() + COMMAND_SECONDS
+        """For a moment; guests that have tokens come before the rest of many."""
+        if not self._requests and len(self._commands) > 1:
+            library().realm_runtime_announce(
+                self.runtime
+            )  # a first step for all: shim_pump says that they are there
+        end = time.monotonic() + (COMMAND_SECONDS if self._requests else FIRST_COMMAND_SECONDS)
         while self._commands and time.monotonic() < end:
             command = self._commands.popleft()
             try:
                 command()
             except Exception:
                 log.exception("a command of the engine failed")
-            if not self._commands:
-                time.sleep(0)
         self._send_posts()
 
     def _send_posts(self) -> None:

@@ -1,10 +1,13 @@
 """Tenants on one model: their tokens per second in all beside the core driven from C, and each one's share.
 
-    python -m realm_build bench tenants [--model MODEL.gguf] [--realms 8,64,1000] [--rounds 3] [--no-shares]
+    python -m realm_build bench tenants [--model MODEL.gguf] [--realms 8,64,1000] [--hosts python,node]
+                                        [--rounds 3] [--no-shares]
 
-Rounds of Python and of the core alone (bench_tenants_core.c: the same prompts and numbers of tokens) take
-turns, so that drift meets both. Without --model the random 110M Q8_0 model is made. The target: at least
-0.95 of the core, shares of equal tenants with a Jain index over 0.99, weights 1:2:4 within 5 %.
+Hosts and the core alone (bench_tenants_core.c: the same prompts and numbers of tokens) are processes that
+play rounds in turn, each after a warm one, so that drift meets all; a ratio is of one round. Overhead is the
+processor time of the threads that do not compute, over the time of the round. Without --model the random
+110M Q8_0 model is made. The target: at least 0.95 of the core, an overhead under 5 %, shares of equal tenants
+with a Jain index over 0.99, weights 1:2:4 within 5 %.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ sys.path[:0] = [str(ROOT / "host_python"), str(ROOT)]
 
 from realm import Realm, ResourceLimits  # noqa: E402
 
+HERE = Path(__file__).resolve().parent
 CORE = ROOT / "build" / "bench" / "bench_tenants_core"
 TOKENS = {8: 96, 64: 32, 1000: 12}  # of each realm, so that a round takes a second or a few
 REALMS_OF_TENANT, STREAMS_OF_REALM = 6, 60  # more streams than a step has rows for
@@ -38,42 +41,64 @@ def default_model() -> Path:
 # ---- all together
 
 
-async def generate_all(realms: list[Realm], tokens: int) -> float:
-    """Tokens per second of all realms together, from the first request to the last answer."""
-    start = time.perf_counter()
-    answers = await asyncio.gather(
-        *(
-            realm.agenerate(f"{i} apples", max_tokens=tokens, temperature=0, ignore_end=True)
-            for i, realm in enumerate(realms)
-        )
-    )
-    return sum(len(answer.tokens) for answer in answers) / (time.perf_counter() - start)
+class Player:
+    """A process that plays a round for each line of its input, after a warm one."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._answer()
+
+    def play(self) -> dict[str, float]:
+        assert self._process.stdin is not None
+        print(file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> dict[str, float]:
+        assert self._process.stdout is not None
+        return dict(json.loads(self._process.stdout.readline() or "{}"))
+
+    def close(self) -> None:
+        self._process.communicate()
 
 
-def core_alone(model: Path, threads: int, realms: int, tokens: int) -> float:
-    command = [CORE, model, threads, realms, tokens]
-    told = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
-    return float(json.loads(told.stdout)[0])
+def start(host: str, numbers: list[str]) -> Player:
+    if host == "core":
+        return Player([str(CORE), *numbers])
+    if host == "python":
+        return Player([sys.executable, str(HERE / "peer_tenants.py"), *numbers])
+    from realm_build import node
+
+    return Player([str(node.node()), str(HERE / "peer_tenants.mjs"), *numbers])
 
 
-def compare(model: Path, threads: int, count: int, rounds: int) -> dict[str, Any]:
+def compare(model: Path, threads: int, hosts: list[str], count: int, rounds: int) -> dict[str, Any]:
     tokens = TOKENS.get(count, 32)
-    realms = [Realm(model, threads=threads, tenant=i + 1) for i in range(count)]
-    rates: dict[str, list[float]] = {"python": [], "core": []}
-    try:
-        asyncio.run(generate_all(realms, 4))
-        for _ in range(rounds):
-            rates["python"].append(asyncio.run(generate_all(realms, tokens)))
-            rates["core"].append(core_alone(model, threads, count, tokens))
-    finally:
-        for realm in realms:
-            realm.close()
-    ratio = statistics.median(rates["python"]) / statistics.median(rates["core"])
-    for name, values in rates.items():
-        middle = statistics.median(values)
-        print(f"{count:5} realms  {name:7} {middle:9.1f} tokens/s  ({min(values):.1f} ... {max(values):.1f})")
-    print(f"{count:5} realms  {ratio:.3f} of the core", flush=True)
-    return {"realms": count, "tokens": tokens, "ratio": ratio, **rates}
+    sides = [*hosts, "core"]
+    players = {
+        side: start(side, [str(n) for n in (model.resolve(), threads, count, tokens)]) for side in sides
+    }
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    for number in range(rounds):
+        for side in sides if number % 2 == 0 else reversed(sides):
+            found[side].append(players[side].play())
+    for player in players.values():
+        player.close()
+    for side in sides:
+        show(count, side, found[side], found["core"])
+    return {"realms": count, "tokens": tokens, **found}
+
+
+def show(count: int, side: str, rounds: list[dict[str, float]], core: list[dict[str, float]]) -> None:
+    rates = [one["rate"] for one in rounds]
+    line = f"{count:5} realms  {side:7} {statistics.median(rates):9.1f} tokens/s"
+    steps = statistics.median(one["steps"] for one in rounds)
+    line += f"  ({min(rates):.1f} ... {max(rates):.1f})  {steps:.0f} steps"
+    if side != "core":
+        ratios = [one["rate"] / other["rate"] for one, other in zip(rounds, core, strict=True)]
+        overhead = statistics.median(one["overhead"] for one in rounds)
+        line += f"  {statistics.median(ratios):.3f} of the core ({min(ratios):.3f} ... {max(ratios):.3f})"
+        line += f"  overhead {overhead:.1%}"
+    print(line, flush=True)
 
 
 # ---- shares
@@ -129,6 +154,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Tenants on one model.")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--realms", default="8,64,1000")
+    parser.add_argument("--hosts", default="python,node")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-shares", action="store_true")
@@ -140,8 +166,8 @@ def main() -> int:
         start_command(ROOT / "tests" / "bench" / "bench_tenants_core.c")
     model = arguments.model or default_model()
     made: dict[str, Any] = {"model": model.name, "threads": arguments.threads}
-    counts = [int(n) for n in arguments.realms.split(",") if n]
-    made["together"] = [compare(model, arguments.threads, n, arguments.rounds) for n in counts]
+    counts, hosts = [int(n) for n in arguments.realms.split(",") if n], arguments.hosts.split(",")
+    made["together"] = [compare(model, arguments.threads, hosts, n, arguments.rounds) for n in counts]
     if not arguments.no_shares:
         made["shares"] = show_shares(model, arguments.threads)
     print(json.dumps(made))

@@ -1,5 +1,5 @@
 /* bench_tenants_core.c: tenants that generate at once, by the core alone through realm.h: what bench_tenants.py compares hosts with.
- *   bench_tenants_core MODEL THREADS TENANTS TOKENS [ROUNDS]      prints the tokens per second of each round, as JSON
+ *   bench_tenants_core MODEL THREADS TENANTS TOKENS       plays a round for each line of input and prints it as JSON, a warm one first
  * Each tenant has a context and generates TOKENS tokens after a short prompt of its own; a round is timed from text to text. */
 #include "../unit/run_model.h"
 #include "platform/platform.h"
@@ -56,9 +56,11 @@ static void wait_for_all(realm_runtime *rt, const realm_model *model, tenant_run
     }
 }
 
-/* Tokens per second of all together. */
-static double round_of(realm_runtime *rt, realm_model *model, tenant_run *all, uint32_t tenants, uint32_t tokens) {
+/* All together; prints their tokens per second, and what the engine did for them. */
+static void play(realm_runtime *rt, realm_model *model, tenant_run *all, uint32_t tenants, uint32_t tokens) {
     realm_error err = {0};
+    realm_runtime_stats before, after;
+    realm_runtime_get_stats(rt, &before);
     uint64_t start = platform_now_ns();
     for (uint32_t i = 0; i < tenants; i++) submit(model, &all[i], i, tokens);
     wait_for_all(rt, model, all, tenants);
@@ -67,14 +69,17 @@ static double round_of(realm_runtime *rt, realm_model *model, tenant_run *all, u
         require(realm_ticket_drop(all[i].ctx, all[i].ticket, &err), &err);
         require(realm_session_close(all[i].ctx, all[i].session, &err), &err);
     }
-    return (double)tenants * tokens / took;
+    realm_runtime_get_stats(rt, &after);
+    printf("{\"rate\": %.2f, \"steps\": %llu, \"step_seconds\": %.4f}\n", (double)tenants * tokens / took,
+           (unsigned long long)(after.steps - before.steps), (double)(after.step_ns - before.step_ns) * 1e-9);
+    fflush(stdout);
 }
 
 int main(int argc, char **argv) {
     static tenant_run all[MAX_TENANTS];
-    if (argc < 5) return fprintf(stderr, "usage: bench_tenants_core MODEL THREADS TENANTS TOKENS [ROUNDS]\n"), 2;
+    if (argc < 5) return fprintf(stderr, "usage: bench_tenants_core MODEL THREADS TENANTS TOKENS\n"), 2;
     uint32_t threads = (uint32_t)strtoul(argv[2], NULL, 10), tenants = (uint32_t)strtoul(argv[3], NULL, 10);
-    uint32_t tokens = (uint32_t)strtoul(argv[4], NULL, 10), rounds = argc > 5 ? (uint32_t)strtoul(argv[5], NULL, 10) : 1;
+    uint32_t tokens = (uint32_t)strtoul(argv[4], NULL, 10);
     if (tenants < 1 || tenants > MAX_TENANTS) return fprintf(stderr, "1 to %d tenants\n", MAX_TENANTS), 2;
     realm_runtime *rt;
     realm_error err = {0};
@@ -86,11 +91,10 @@ int main(int argc, char **argv) {
         require(realm_context_create(rt, i, i + 1, NULL, &all[i].ctx, &err), &err);
         require(realm_context_grant(all[i].ctx, model, &handle, &err), &err);
     }
-    round_of(rt, model, all, tenants, 4); /* warm: pages, threads, buffers */
-    for (uint32_t i = 0; i < rounds; i++) {
-        printf("%s%.2f", i == 0 ? "[" : ", ", round_of(rt, model, all, tenants, tokens));
+    play(rt, model, all, tenants, tokens); /* warm: pages, threads, buffers */
+    for (int c; (c = getchar()) != EOF;) {
+        if (c == '\n') play(rt, model, all, tenants, tokens);
     }
-    printf("]\n");
     for (uint32_t i = 0; i < tenants; i++) realm_context_destroy(all[i].ctx);
     realm_model_close(model);
     realm_runtime_destroy(rt);
