@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from realm._library import ffi
 
+from tests.unit import plan_executor
 from tests.unit.core_api import PENDING, READY, Context, CoreError, Runtime, sampling
 
 LLAMA = Path(__file__).parents[1] / "vectors" / "model-llama3.gguf"
@@ -98,6 +99,26 @@ def test_the_residual_stream_of_a_pass_by_layers_goes_with_the_pass(rt: Runtime,
     before = allocated()
     passes()
     assert allocated() - before < size
+
+
+def test_a_batch_that_is_out_keeps_the_residual_stream_of_a_pass_that_was_cancelled() -> None:
+    rt = plan_executor.Runtime()
+    model = rt.load(LLAMA)
+    executor = rt.attach(model, LLAMA.read_bytes())
+    ctx = Context(rt, model)
+    session, tokens = ctx.open(), list(range(5, 205))
+    size = len(tokens) * ctx.info.embedding_length * 4
+    ticket = ctx.forward_layers(session, 0, 1, tokens)
+    batch, before = rt.take(), allocated()
+    ctx.cancel(ticket)
+    assert before - allocated() < size // 2, "the executor may still write there"
+    executor.run(batch)
+    before = allocated()
+    rt.finish(batch)
+    assert before - allocated() > size // 2
+    ctx.close()
+    rt.close_model(model)
+    rt.close()
 
 
 # ---- KV pages

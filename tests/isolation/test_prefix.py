@@ -64,6 +64,19 @@ def sampled(ctx: Context, tokens: list[int], **options: int) -> tuple[int, float
     return int(token.id), float(token.logprob)
 
 
+def test_what_is_computed_after_a_rewind_is_found_again(rt: Runtime) -> None:
+    """Rewound into a page that was findable: what is written there then, and behind it, is findable, too."""
+    ctx, old = Context(rt, rt.load(LLAMA), tenant=1), prompt(70)
+    new = [*old[:40], *prompt(50, 1)]
+    session = ctx.open()
+    ctx.finish(ctx.forward(session, old))
+    ctx.rewind(session, 40)
+    ctx.finish(ctx.forward(session, new[40:]))
+    assert rows_of(ctx, new) == len(new) - 5 * PAGE
+    assert sampled(ctx, new) == sampled(ctx, new, no_prefix=1)
+    ctx.close()
+
+
 # ---- public prefixes
 
 

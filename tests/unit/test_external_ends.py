@@ -124,6 +124,34 @@ def test_cancelling_while_the_batch_is_out(rt: plan_executor.Runtime, ctx: Conte
     ctx.finish(ctx.forward(session, [5, 6, 7]))
 
 
+@pytest.mark.parametrize("kind", ["forward", "generate", "layers"])
+def test_what_was_cancelled_and_is_computed_all_the_same_counts_for_nothing(
+    rt: plan_executor.Runtime, ctx: Context, kind: str
+) -> None:
+    session, tokens = ctx.open(no_prefix=1), prompt(20, 3)
+    ctx.finish(ctx.forward(session, tokens))
+    if kind == "forward":
+        ticket = ctx.forward(session, [5, 6, 7])
+    elif kind == "generate":
+        ticket = ctx.generate(session, [5, 6, 7], 9, ignore_end=1)
+    else:
+        ticket = ctx.forward_layers(session, 0, 2, [5, 6, 7])
+    batch, made = rt.take(), rt.stats().rows
+    ctx.cancel(ticket)
+    rt.executors[int(batch["model"])].run(batch)
+    rt.finish(batch)
+    assert rt.stats().rows == made + 3
+    assert failure(ctx, ticket).code == "cancelled" and ctx.tokens(ticket) == []
+    assert ctx.position(session) == len(tokens)
+    with pytest.raises(CoreError, match="no logits"):
+        ctx.sample(session)
+    other = ctx.open(no_prefix=1)
+    ctx.finish(ctx.forward(other, tokens))
+    for each in (session, other):
+        ctx.finish(ctx.forward(each, [8, 9]))
+    assert ctx.sample(session).logprob == ctx.sample(other).logprob
+
+
 @pytest.mark.parametrize("failed", [None, "DEVICE_LOST", "CANCELLED"])
 def test_closing_everything_while_the_batch_is_out(rt: plan_executor.Runtime, failed: str | None) -> None:
     """The records and buffers stay until the batch is finished; the executor may write to them."""
