@@ -89,7 +89,14 @@ def parser() -> argparse.ArgumentParser:
     isolation.add_argument(
         "--record", metavar="FILE", help="JSON file that sums up the parts of a longer run"
     )
+    isolation.add_argument(
+        "--processes", type=int, default=1, help="side by side, each with a seed of its own"
+    )
     isolation.set_defaults(run=run_isolation)
+
+    soak = commands.add_parser("soak", help="mixed load on one server: its memory must stay flat")
+    soak.add_argument("--seconds", type=float, default=600.0)
+    soak.set_defaults(run=run_soak)
 
     package = commands.add_parser("package", help="make wheels, npm tarballs and the source archive in dist/")
     package.add_argument(
@@ -169,10 +176,20 @@ def run_fuzz(options: argparse.Namespace) -> int:
 
 
 def run_isolation(options: argparse.Namespace) -> int:
+    words = ["--requests", options.requests, "--seed", options.seed, "--processes", options.processes]
+    return run_module(
+        "tests.isolation.canaries", *words, *(("--record", options.record) if options.record else ())
+    )
+
+
+def run_soak(options: argparse.Namespace) -> int:
+    return run_module("tests.server.soak", "--seconds", options.seconds)
+
+
+def run_module(name: str, *words: object) -> int:
+    """A program of the tests, on a host that is built."""
     build_host()
-    command = [sys.executable, "-m", "tests.isolation.canaries"]
-    command += ["--requests", str(options.requests), "--seed", str(options.seed)]
-    command += ["--record", options.record] if options.record else []
+    command = [sys.executable, "-m", name, *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'host_python'}{os.pathsep}{ROOT}"}
     return subprocess.call(command, cwd=ROOT, env=environment)
 

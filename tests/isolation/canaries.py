@@ -5,7 +5,7 @@ request gives alone (another engine, a fresh tenant, nobody else there); no text
 may hold the canary of another tenant. Requests are streamed, abandoned, out of time, over limits; realms are
 closed under others' feet, own guests crash, forge handles and loop; the KV memory is too small for all.
 
-python3 -m realm_build isolation --requests 100000
+python3 -m realm_build isolation --requests 100000 --processes 2
 
 A long run may be done in parts with other seeds: --record FILE keeps what each found, and prints the sum.
 """
@@ -17,7 +17,9 @@ import json
 import logging
 import random
 import re
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -358,23 +360,52 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--record", type=Path, help="a JSON file of the parts of a longer run")
+    parser.add_argument("--processes", type=int, default=1, help="side by side, each with the next seed")
     options = parser.parse_args(arguments)
+    if options.processes > 1:
+        return side_by_side(options)
     report = Crowd(options.requests, options.seed).run()
-    print(report)
+    print(report, flush=True)
     if options.record is not None:
         print(f"\nall parts: {sum(add_part(options.record, options.seed, report), Report())}")
     return 1 if report.failures else 0
 
 
+def side_by_side(options: argparse.Namespace) -> int:
+    """A part of the requests for each process; their sum is printed, and kept where it is asked for."""
+    shares = [options.requests // options.processes] * options.processes
+    shares[0] += options.requests % options.processes
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{number}.json" for number in range(options.processes)]
+        running = []
+        for number, (share, file) in enumerate(zip(shares, files, strict=True)):
+            words = ["--requests", share, "--seed", options.seed + number, "--record", file]
+            command = [sys.executable, "-m", "tests.isolation.canaries", *map(str, words)]
+            running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        statuses = [process.wait() for process in running]
+        found = {seed: part for file in files if file.exists() for seed, part in read_parts(file).items()}
+    if options.record is not None:
+        found = (read_parts(options.record) if options.record.exists() else {}) | found
+        options.record.write_text(json.dumps(found, indent=1))
+    print(f"all parts: {sum(map(report_of, found.values()), Report())}")
+    return 1 if any(statuses) else 0
+
+
+def read_parts(path: Path) -> dict[str, Any]:
+    parts: dict[str, Any] = json.loads(path.read_text())
+    return parts
+
+
+def report_of(part: dict[str, Any]) -> Report:
+    return Report(Counter(part["counts"]), part["failures"], part["seconds"], part["kv_bytes_used"])
+
+
 def add_part(path: Path, seed: int, report: Report) -> list[Report]:
     """Appends what a part found; a part that is done again with its seed takes the old one's place."""
-    parts = json.loads(path.read_text()) if path.exists() else {}
+    parts = read_parts(path) if path.exists() else {}
     parts[str(seed)] = {"requests": report.requests, **vars(report)}
     path.write_text(json.dumps(parts, indent=1))
-    return [
-        Report(Counter(part["counts"]), part["failures"], part["seconds"], part["kv_bytes_used"])
-        for part in parts.values()
-    ]
+    return [report_of(part) for part in parts.values()]
 
 
 if __name__ == "__main__":
