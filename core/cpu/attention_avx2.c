@@ -1,4 +1,5 @@
-/* attention_avx2.c: attention over KV pages for AVX2; the same scheme as attention_avx512.c with half pages of 8 positions.
+/* attention_avx2.c: attention over KV pages for AVX2; the same scheme as attention_avx512.c with half pages of 8 positions. A single
+ * row goes through attention_row.h.
  *
  * The queries (row, head) that share a KV head are taken in tiles of up to QUERIES; each page's K and V are read and
  * widened once per tile. The running maximum and sum of the softmax work as in attention_portable.c. */
@@ -162,6 +163,36 @@ static void attend_tile(tile *t, float *scratch) {
 
 #include "attention_tiles.h"
 
+/* ---- one row ---- */
+
+#define vec __m256
+#define VEC_LANES 8
+#define vec_get _mm256_loadu_ps
+#define vec_put _mm256_storeu_ps
+#define vec_half(x) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(x)))
+#define vec_all _mm256_set1_ps
+#define vec_add _mm256_add_ps
+#define vec_sub _mm256_sub_ps
+#define vec_mul _mm256_mul_ps
+#define vec_div _mm256_div_ps
+#define vec_madd _mm256_fmadd_ps
+#define vec_max _mm256_max_ps
+#define vec_exp avx2_exp
+#define vec_tanh avx2_tanh
+#define vec_top avx2_max
+#define vec_seen(v, other, base, first, last) _mm256_blendv_ps(other, v, visible(base, first, last))
+#define ROW_VECTORS 4
+
+/* Neighbours are added three times; the halves of 128 bits last. */
+AVX2_INLINE __m256 vec_sums(__m256 v[8]) {
+    const __m256 low = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+    const __m256 high = _mm256_hadd_ps(_mm256_hadd_ps(v[4], v[5]), _mm256_hadd_ps(v[6], v[7]));
+    return _mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31));
+}
+
+#include "attention_row.h"
+
 void cpu_attention_avx2(const cpu_attention *job, uint32_t row0, uint32_t row1, uint32_t head0, uint32_t head1, float *scratch) {
-    attend_tiles(job, row0, row1, head0, head1, scratch);
+    if (row1 - row0 == 1 && job->head_dim % VEC_LANES == 0) attend_row(job, row0, head0, head1, scratch);
+    else attend_tiles(job, row0, row1, head0, head1, scratch);
 }

@@ -2,7 +2,8 @@
  *
  * The queries (row, head) that share a KV head are taken in tiles of up to QUERIES, and pages in blocks of BLOCK_PAGES. A
  * block's K (turned over) and V are widened once per tile, so that products are a matrix's: eight queries by two vectors of positions
- * or dims stay in registers. Few queries work on the pages as they are. The running maximum and sum of the softmax work as in
+ * or dims stay in registers. Few queries work on the pages as they are; a single row goes through attention_row.h, or
+ * attention_shared_avx512.c where many of its heads share a KV head. The running maximum and sum of the softmax work as in
  * attention_portable.c, once per block. */
 #include "avx512.h"
 
@@ -315,7 +316,7 @@ AVX512_INLINE __m512 vec_sums(__m512 v[16]) {
     CPU_UNROLL for (int i = 0; i < 8; i++) s[i] = _mm512_add_ps(_mm512_unpacklo_ps(v[i], v[8 + i]), _mm512_unpackhi_ps(v[i], v[8 + i]));
     CPU_UNROLL for (int i = 0; i < 4; i++) t[i] = _mm512_add_ps(_mm512_unpacklo_ps(s[i], s[4 + i]), _mm512_unpackhi_ps(s[i], s[4 + i]));
     /* t[i], 128-bit lane L: parts of the sums of v[i], v[i + 4], v[i + 8], v[i + 12] in the order i, i + 4, i + 8, i + 12 */
-    for (int i = 0; i < 2; i++) u[i] = _mm512_add_ps(_mm512_shuffle_f32x4(t[2 * i], t[2 * i + 1], 0x88), _mm512_shuffle_f32x4(t[2 * i], t[2 * i + 1], 0xdd));
+    for (int i = 0; i < 4; i += 2) u[i / 2] = _mm512_add_ps(_mm512_shuffle_f32x4(t[i], t[i + 1], 0x88), _mm512_shuffle_f32x4(t[i], t[i + 1], 0xdd));
     const __m512 sums = _mm512_add_ps(_mm512_shuffle_f32x4(u[0], u[1], 0x88), _mm512_shuffle_f32x4(u[0], u[1], 0xdd));
     const __m512i order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
     return _mm512_permutexvar_ps(order, sums);
