@@ -37,21 +37,20 @@ AVX512_INLINE __m512 load_kv(const uint8_t *vectors, bool f16, size_t at) {
 
 /* ---- scores ---- */
 
-/* The page's K as floats; the next block's is asked for meanwhile. */
-AVX512_INLINE void widen_k(const group *g, const uint8_t *k, const uint8_t *next, bool f16) {
-    const size_t n = (size_t)CPU_KV_PAGE * g->job->head_dim, line = CACHE_LINE / (f16 ? 2 : 4);
-    for (size_t i = 0; i < n; i += line) {
-        __builtin_prefetch(next + i / line * CACHE_LINE, 0, 2);
-        CPU_UNROLL for (size_t j = 0; j < line; j += 16) _mm512_storeu_ps(g->k + i + j, load_kv(k, f16, i + j));
-    }
+/* The page's K as floats. */
+AVX512_INLINE void widen_k(const group *g, const uint8_t *k, bool f16) {
+    const size_t n = (size_t)CPU_KV_PAGE * g->job->head_dim;
+    for (size_t i = 0; i < n; i += 16) _mm512_storeu_ps(g->k + i, load_kv(k, f16, i));
 }
 
-AVX512_INLINE void score_page(const group *g, float *scores) {
+/* The next block's K is asked for meanwhile, a line or two at a time: a page has as many as a head has pairs of dims. */
+AVX512_INLINE void score_page(const group *g, const uint8_t *next, bool f16, float *scores) {
     const size_t head_dim = g->job->head_dim;
     __m512 sums[CPU_KV_PAGE];
     CPU_UNROLL for (int p = 0; p < CPU_KV_PAGE; p++) sums[p] = _mm512_setzero_ps();
     CPU_ROLLED for (size_t d = 0; d < head_dim; d += 2) {
         const __m512 q = _mm512_loadu_ps(g->q + d * HEADS);
+        for (size_t i = 0; i < (f16 ? 1 : 2); i++) __builtin_prefetch(next + (d / 2 * (f16 ? 1 : 2) + i) * CACHE_LINE, 0, 2);
         CPU_UNROLL for (size_t p = 0; p < CPU_KV_PAGE; p++) {
             __m128d pair;
             memcpy(&pair, g->k + p * head_dim + d, 8);
@@ -143,8 +142,8 @@ AVX512_INLINE void add_values(const group *g, const float *weights, const uint8_
 AVX512_INLINE void attend_block(const group *g, const block *b, bool f16) {
     const uint32_t pairs = b->pages * CPU_KV_PAGE / 2;
     for (uint32_t i = 0; i < b->pages; i++) {
-        widen_k(g, b->k[i], b->next_k[i], f16);
-        score_page(g, g->scores + i * CPU_KV_PAGE / 2 * 16);
+        widen_k(g, b->k[i], f16);
+        score_page(g, b->next_k[i], f16, g->scores + i * CPU_KV_PAGE / 2 * 16);
     }
     if (g->job->softcap != 0) cap_scores(g, pairs);
     hide_scores(g, b, pairs);
