@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ._engine import Engine
     from ._model import SharedModel
 
+HOLD_NS = 1_000_000_000  # nobody here asks for tokens before the end
 READY = 2  # realm_ticket_state; from here on the ticket has ended
 
 
@@ -135,6 +136,7 @@ class HostSession:
         runtime = self._engine.runtime
         check(lib.realm_context_create(runtime, self._tag, self._tenant, ffi.NULL, context, err), err)
         self._context = context[0]
+        lib.realm_context_hold_progress(self._context, HOLD_NS)
         try:
             check(lib.realm_context_grant(self._context, self._model.pointer, handle, err), err)
             check(lib.realm_session_open(self._context, handle[0], self._options, session, err), err)

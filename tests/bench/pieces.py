@@ -108,9 +108,10 @@ def python(setup: Setup, model: Path, path: str) -> Found:
     c = setup.counts
     options = ["-m", str(model), "-t", str(setup.threads), "-p", str(c.prefill), "-n", str(c.decode)]
     found = run([*realm_command(), "bench", *options, "-r", "1", "--json"])
+    reader = [sys.executable, str(HERE / "peer_realm.py"), str(model)]
     return {
         "prefill": found["prompt_tokens_per_second"]["median"],
-        "decode": found["generation_tokens_per_second"]["median"],
+        "decode": run([*reader, str(setup.threads), str(c.first), str(c.decode)])["decode"],
         "resident_peak": found["peak_resident_bytes"],
         "token_bytes": found["weight_bytes_per_token"],
         "load": found["load_seconds"],
