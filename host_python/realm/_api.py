@@ -768,7 +768,7 @@ def make_sampling(sampling: Sampling | None, settings: dict[str, Any]) -> Sampli
     try:
         return replace(sampling or Sampling(), **settings)
     except TypeError:
-        known = ", ".join(Sampling.__dataclass_fields__)
+        known = ", ".join((*CHAT_SETTINGS, "model", *Sampling.__dataclass_fields__))
         unknown = ", ".join(sorted(set(settings) - set(Sampling.__dataclass_fields__)))
         raise error("invalid-argument", f"unknown setting {unknown}; known are: {known}") from None
 

@@ -62,7 +62,12 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Realm, its peers and this machine's limits.")
+    alone = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_[!a]*.[pc]*"))
+    parser = argparse.ArgumentParser(
+        prog="python3 -m realm_build bench",
+        description="Realm, its peers and this machine's limits: a table with the targets, JSON and a plot.",
+        epilog=f"One thing alone: bench NAME, for which --help says more. NAME: {', '.join(alone)}.",
+    )
     parser.add_argument(
         "--quick", action="store_true", help="the small model, few tokens: some seconds a piece"
     )
