@@ -62,7 +62,9 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    alone = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_[!a]*.[pc]*"))
+    alone = sorted(
+        path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_[!a]*.[pc]*")
+    )
     parser = argparse.ArgumentParser(
         prog="python3 -m realm_build bench",
         description="Realm, its peers and this machine's limits: a table with the targets, JSON and a plot.",

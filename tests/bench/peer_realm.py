@@ -1,6 +1,6 @@
 """A stream of the Python host, as its reader sees it: prints tokens per second after the first, as JSON.
 
-peer_realm.py MODEL THREADS FIRST DECODE      DECODE tokens after a prompt of FIRST, as bench_core.c counts them
+peer_realm.py MODEL THREADS FIRST DECODE    DECODE tokens after a prompt of FIRST, as bench_core.c counts them
 """
 
 from __future__ import annotations
