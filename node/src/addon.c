@@ -106,12 +106,19 @@ static napi_value runtime_close(napi_env env, napi_callback_info info) {
     return NULL;
 }
 
+/* The first argument of a call; NULL after an error was thrown. */
+static const addon_runtime *runtime_of(call *c, napi_env env, napi_callback_info info) {
+    if (!call_begin(c, env, info)) return NULL;
+    const addon_runtime *runtime = addon_find(c, 0, OBJECT_RUNTIME);
+    if (!runtime) (void)addon_throw(env, REALM_E_CLOSED, "this runtime was closed");
+    return runtime;
+}
+
 static napi_value runtime_stats(napi_env env, napi_callback_info info) {
     call c;
     napi_value made;
-    if (!call_begin(&c, env, info)) return NULL;
-    const addon_runtime *runtime = addon_find(&c, 0, OBJECT_RUNTIME);
-    if (!runtime) return addon_throw(env, REALM_E_CLOSED, "this runtime was closed");
+    const addon_runtime *runtime = runtime_of(&c, env, info);
+    if (!runtime) return NULL;
     if (napi_create_object(env, &made) != napi_ok) return NULL;
     realm_runtime_stats stats;
     realm_runtime_get_stats(runtime->rt, &stats);
@@ -141,9 +148,8 @@ static napi_value refusals(napi_env env, const addon_runtime *runtime, uint64_t 
 static napi_value tenant_stats(napi_env env, napi_callback_info info) {
     call c;
     napi_value made;
-    if (!call_begin(&c, env, info)) return NULL;
-    const addon_runtime *runtime = addon_find(&c, 0, OBJECT_RUNTIME);
-    if (!runtime) return addon_throw(env, REALM_E_CLOSED, "this runtime was closed");
+    const addon_runtime *runtime = runtime_of(&c, env, info);
+    if (!runtime) return NULL;
     if (napi_create_object(env, &made) != napi_ok) return NULL;
     realm_tenant_stats stats;
     realm_tenant_get_stats(runtime->rt, call_u64(&c, 1), &stats);
@@ -163,9 +169,8 @@ static napi_value tenant_stats(napi_env env, napi_callback_info info) {
 /* (runtime, bytes, repeats) -> bytes per second; computes in this thread */
 static napi_value read_bandwidth(napi_env env, napi_callback_info info) {
     call c;
-    if (!call_begin(&c, env, info)) return NULL;
-    const addon_runtime *runtime = addon_find(&c, 0, OBJECT_RUNTIME);
-    if (!runtime) return addon_throw(env, REALM_E_CLOSED, "this runtime was closed");
+    const addon_runtime *runtime = runtime_of(&c, env, info);
+    if (!runtime) return NULL;
     return addon_number(env, realm_bench_read_bandwidth(runtime->rt, (uint64_t)call_number(&c, 1), call_u32(&c, 2)));
 }
 

@@ -8,10 +8,9 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 
 from tests.unit import arm_kernels, kernels, test_kernels
-from tests.unit.kernels import KV_F16, KV_F32, TYPES
+from tests.unit.foreign_kernels import ForeignKernels, kinds, quantized
 
 VECTOR = ("arm-neon-dotprod", "arm-neon-i8mm")
-kinds = pytest.mark.parametrize("kind", TYPES, ids=lambda t: t.name)
 sets = pytest.mark.parametrize("isa", VECTOR)
 
 
@@ -54,38 +53,7 @@ def test_dequantize(isa: str, kind: Type) -> None:
 
 
 @sets
-@kinds
-def test_matmul_lengths(isa: str, kind: Type) -> None:
-    for k in test_kernels.lengths(kind):
-        for n_rows in (1, 2, 3, 4, 5, 8):
-            test_kernels.check_matmul(isa, kind, 9, k, n_rows, seed=k + n_rows)
-
-
-@sets
-@kinds
-def test_matmul_rows_and_outputs(isa: str, kind: Type) -> None:
-    for n_rows in (0, 1, *range(4, 18), 64):
-        for n_out in (1, 7, 8, 9, 33):
-            test_kernels.check_matmul(isa, kind, n_out, 768, n_rows, seed=n_rows + n_out)
-
-
-@sets
-@pytest.mark.parametrize("kind", test_kernels.QUANTIZED, ids=lambda t: t.name)
-@pytest.mark.parametrize("n_rows", [1, 4, 65])
-def test_matmul_of_real_activations_stays_within_int8_rounding(isa: str, kind: Type, n_rows: int) -> None:
-    test_kernels.test_matmul_of_real_activations_stays_within_int8_rounding(isa, kind, n_rows)
-
-
-@sets
-@kinds
-@pytest.mark.parametrize("n_rows", [1, 9])
-def test_matmul_of_hostile_numbers(isa: str, kind: Type, n_rows: int) -> None:
-    test_kernels.test_matmul_survives_hostile_scales(isa, kind, n_rows)
-    test_kernels.test_matmul_activations_that_int8_cannot_hold(isa, kind, n_rows)
-
-
-@sets
-@pytest.mark.parametrize("kind", test_kernels.QUANTIZED, ids=lambda t: t.name)
+@quantized
 @pytest.mark.parametrize("n_rows", [1, 9])
 def test_matmul_of_largest_weights(isa: str, kind: Type, n_rows: int) -> None:
     """Bytes of all ones, and activations of the largest size: sums reach their ends."""
@@ -101,22 +69,9 @@ def test_matmul_of_largest_weights(isa: str, kind: Type, n_rows: int) -> None:
     assert (error <= test_kernels.EXACT * test_kernels.magnitudes(kind, weights, x)).all()
 
 
-@sets
-@pytest.mark.filterwarnings("ignore:overflow")
-def test_rows_and_elements(isa: str) -> None:
-    test_kernels.test_rmsnorm(isa)
-    test_kernels.test_gates(isa)
-    test_kernels.test_add_scale_softcap_bias(isa)
-    test_kernels.test_softmax_stats(isa)
-    test_kernels.test_softmax_of_banned_tokens(isa)
-    test_kernels.test_kv_store(isa)
-    for neox in (True, False):
-        test_kernels.test_rope(isa, neox)
+class TestNeon(ForeignKernels):
+    ROWS = (0, 1, *range(4, 18), 64)
 
-
-@sets
-@pytest.mark.parametrize("kv_type", [KV_F16, KV_F32])
-@pytest.mark.parametrize("softcap", [0.0, 2.5])
-def test_attention(isa: str, kv_type: int, softcap: float) -> None:
-    test_kernels.test_attention(isa, kv_type, softcap)
-    test_kernels.test_attention_with_scores_far_apart(isa)
+    @pytest.fixture(params=VECTOR)
+    def isa(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)

@@ -8,13 +8,11 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 
 from tests.unit import kernels, test_kernels, wasm_kernels
-from tests.unit.kernels import KV_F16, KV_F32, TYPES
+from tests.unit.foreign_kernels import ForeignKernels, kinds, quantized
 
 VECTOR = ("wasm-simd128", "wasm-relaxed", "wasm-relaxed-signed")
-kinds = pytest.mark.parametrize("kind", TYPES, ids=lambda t: t.name)
 modules = pytest.mark.parametrize("isa", VECTOR)
 packed_modules = pytest.mark.parametrize("isa", [name + kernels.PACKED for name in VECTOR])
-quantized = pytest.mark.parametrize("kind", test_kernels.QUANTIZED, ids=lambda t: t.name)
 
 
 def test_feature_mask_chooses_the_kernels() -> None:
@@ -29,37 +27,6 @@ def test_feature_mask_chooses_the_kernels() -> None:
 @kinds
 def test_dequantize(isa: str, kind: Type) -> None:
     test_kernels.test_dequantize_equals_gguf_package(isa, kind)
-
-
-@modules
-@kinds
-def test_matmul_lengths(isa: str, kind: Type) -> None:
-    for k in test_kernels.lengths(kind):
-        for n_rows in (1, 2, 3, 4, 5, 8):
-            test_kernels.check_matmul(isa, kind, 9, k, n_rows, seed=k + n_rows)
-
-
-@modules
-@kinds
-def test_matmul_rows_and_outputs(isa: str, kind: Type) -> None:
-    for n_rows in (0, 1, 4, 5, 6, 7, 9, 17, 64):
-        for n_out in (1, 7, 8, 9, 33):
-            test_kernels.check_matmul(isa, kind, n_out, 768, n_rows, seed=n_rows + n_out)
-
-
-@modules
-@quantized
-@pytest.mark.parametrize("n_rows", [1, 4, 65])
-def test_matmul_of_real_activations_stays_within_int8_rounding(isa: str, kind: Type, n_rows: int) -> None:
-    test_kernels.test_matmul_of_real_activations_stays_within_int8_rounding(isa, kind, n_rows)
-
-
-@modules
-@kinds
-@pytest.mark.parametrize("n_rows", [1, 9])
-def test_matmul_of_hostile_numbers(isa: str, kind: Type, n_rows: int) -> None:
-    test_kernels.test_matmul_survives_hostile_scales(isa, kind, n_rows)
-    test_kernels.test_matmul_activations_that_int8_cannot_hold(isa, kind, n_rows)
 
 
 @modules
@@ -112,22 +79,7 @@ def test_packed_matmul_of_hard_numbers(isa: str, kind: Type, n_rows: int) -> Non
     test_matmul_of_subnormal_scales(isa, kind, n_rows)
 
 
-@modules
-@pytest.mark.filterwarnings("ignore:overflow")
-def test_rows_and_elements(isa: str) -> None:
-    test_kernels.test_rmsnorm(isa)
-    test_kernels.test_gates(isa)
-    test_kernels.test_add_scale_softcap_bias(isa)
-    test_kernels.test_softmax_stats(isa)
-    test_kernels.test_softmax_of_banned_tokens(isa)
-    test_kernels.test_kv_store(isa)
-    for neox in (True, False):
-        test_kernels.test_rope(isa, neox)
-
-
-@modules
-@pytest.mark.parametrize("kv_type", [KV_F16, KV_F32])
-@pytest.mark.parametrize("softcap", [0.0, 2.5])
-def test_attention(isa: str, kv_type: int, softcap: float) -> None:
-    test_kernels.test_attention(isa, kv_type, softcap)
-    test_kernels.test_attention_with_scores_far_apart(isa)
+class TestSimd128(ForeignKernels):
+    @pytest.fixture(params=VECTOR)
+    def isa(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
