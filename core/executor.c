@@ -14,6 +14,7 @@ enum {
     TASKS_PER_THREAD = 4,   /* finer than the thread count, so that a slow core does not hold up the rest; */
     MOST_TASKS = 12,        /* so many where a task still has TASK_BYTES of weights: starting one costs a microsecond */
     TASK_BYTES = 1 << 19,
+    FEW_ROWS = 16,          /* fewer than these wait for weights, not for their products */
     SERIAL_WORK = 1 << 14,  /* elements below which an elementwise op is not worth waking threads for */
     ROWS_AT_ONCE = 8,       /* rows that one op after the other works on */
 };
@@ -189,8 +190,9 @@ static uint32_t count_fusable(const executor *x, const plan_op *op, const plan_o
 
 static uint32_t round_up(uint32_t n, uint32_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-/* Tasks per thread for a set of products with so many bytes of weights. */
+/* Tasks per thread for a set of products with so many bytes of weights. Prompts gain nothing from more of them. */
 static uint64_t tasks_per_thread(const executor *x, uint64_t bytes) {
+    if (x->rows >= FEW_ROWS) return TASKS_PER_THREAD;
     uint64_t tasks = bytes / TASK_BYTES / pool_threads(x->pool);
     return tasks < TASKS_PER_THREAD ? TASKS_PER_THREAD : tasks > MOST_TASKS ? MOST_TASKS : tasks;
 }
@@ -227,7 +229,7 @@ static uint64_t run_matmuls(executor *x, const plan_op *op, uint32_t count, uint
         tasks += (w->rows + part->out_per_task - 1) / part->out_per_task;
     }
     uint32_t threads = pool_threads(x->pool);
-    job.rows_per_task = x->rows < 16 ? x->rows : (x->rows + threads - 1) / threads;
+    job.rows_per_task = x->rows < FEW_ROWS ? x->rows : (x->rows + threads - 1) / threads;
     if (x->task == 0) pool_run(x->pool, prepare_task, &job, (x->rows + job.rows_per_task - 1) / job.rows_per_task);
     return run_tasks(x, matmul_task, &job, tasks, total * first->cols * x->rows, allowance);
 }
