@@ -272,6 +272,17 @@ static realm_status check_weights_are_there(const realm_loader *l, realm_error *
 
 static uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
+/* A token reads all weights, and one row of the embedding, unless that is the output matrix too. */
+static void tell_use(realm_model *m) {
+    const plan_op *embed = m->plan->ops, *end = embed + m->plan->op_count;
+    const plan_tensor *w = &m->plan->tensors[embed->weight];
+    uint64_t sparse = w->rows * w->row_bytes;
+    for (const plan_op *op = embed + 1; op < end; op++) {
+        if (op->kind == REALM_OP_MATMUL && op->weight == embed->weight) sparse = 0;
+    }
+    platform_read_often(&m->mapping, w->offset, sparse);
+}
+
 static realm_status load_engine(realm_loader *l, realm_error *err) {
     realm_model *m = l->model;
     realm_status status = check_weights_are_there(l, err);
@@ -287,6 +298,7 @@ static realm_status load_engine(realm_loader *l, realm_error *err) {
     if (status != REALM_OK) return status;
     m->engine->lost = m->mapped ? m->mapping.lost : NULL;
     if (m->bytes != NULL) gguf_place(m->file, m->bytes);
+    if (m->mapped) tell_use(m);
     platform_lock(m->rt->lock);
     m->engine->id = ++m->rt->engine_serial;
     m->engine->next = m->rt->engines;

@@ -84,6 +84,7 @@ static void leave_set(pool *p) {
 static void worker_main(void *arg) {
     pool_worker *w = arg;
     pool *p = w->owner;
+    platform_thread_wake_soon(); /* it sleeps while the caller has lost its processor, and should be there when it is back */
     for (uint32_t seen = 0;;) {
         seen = wait_for_set(p, seen);
         if (atomic_load(&p->stop)) return;

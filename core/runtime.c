@@ -352,6 +352,7 @@ static void drive_once(realm_runtime *rt) {
 
 static void driver_main(void *arg) {
     realm_runtime *rt = arg;
+    platform_thread_wake_soon();
     platform_lock(rt->lock);
     for (;;) {
         wait_for_work(rt);

@@ -26,6 +26,9 @@ void platform_cond_broadcast(platform_cond *c);
 /* Starts a thread with a name shown by debuggers; NULL on failure. */
 platform_thread *platform_thread_start(const char *name, void (*run)(void *), void *arg);
 void platform_thread_join(platform_thread *t);
+/* Asks for the calling thread to run soon after it wakes even where other processes keep the processor busy; what it gets of the
+ * processor in all stays the same. Best effort. */
+void platform_thread_wake_soon(void);
 /* Asks the system to let this process use AMX tiles; once granted it stays so. */
 bool platform_permit_tiles(void);
 /* What 64-bit ARM processors may lack: a mask of PLATFORM_ARM_...; 0 on other processors. */
@@ -45,11 +48,15 @@ typedef struct platform_mapping {
     uint64_t size;
     void *handle;            /* what the implementation needs to unmap it */
     const atomic_bool *lost; /* NULL where the system keeps mapped files whole */
+    uint64_t often_until, often_from; /* where platform_read_often said so: whole huge pages before and from here on; 0, 0: nowhere */
 } platform_mapping;
 realm_status platform_map_file(const char *path, platform_mapping *out, realm_error *err);
 void platform_unmap(platform_mapping *map);
-/* Asks for [offset, offset + size) to be read ahead. Best effort. */
+/* Asks for [offset, offset + size) to be read ahead; may wait for the disk. Best effort. */
 void platform_prefetch(const platform_mapping *map, uint64_t offset, uint64_t size);
+/* All of the file will be read again and again, except [offset, offset + size): of that little, here and there, and what is not
+ * read is not to take memory. Best effort; before platform_prefetch. */
+void platform_read_often(platform_mapping *map, uint64_t offset, uint64_t size);
 
 /* What the system maps large pieces of memory in by itself; 0: it does not. */
 #if defined(__linux__)

@@ -37,6 +37,12 @@ void platform_prefetch(const platform_mapping *map, uint64_t offset, uint64_t si
     (void)size;
 }
 
+void platform_read_often(platform_mapping *map, uint64_t offset, uint64_t size) {
+    (void)map;
+    (void)offset;
+    (void)size;
+}
+
 /* ---- pages ---- */
 
 #define UNIT 4096u
@@ -312,3 +318,4 @@ uint32_t platform_processor_count(void) { return 1; }
 #endif
 
 void platform_pause(void) {}
+void platform_thread_wake_soon(void) {}

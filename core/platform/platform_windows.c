@@ -111,6 +111,7 @@ void platform_thread_join(platform_thread *t) {
 }
 
 bool platform_permit_tiles(void) { return false; }
+void platform_thread_wake_soon(void) {}
 
 uint32_t platform_arm_features(void) {
 #if defined(__aarch64__) || defined(_M_ARM64)
@@ -261,6 +262,12 @@ void platform_prefetch(const platform_mapping *map, uint64_t offset, uint64_t si
     if (size > map->size - offset) size = map->size - offset;
     WIN32_MEMORY_RANGE_ENTRY range = {(void *)((uintptr_t)map->data + (uintptr_t)offset), (SIZE_T)size};
     PrefetchVirtualMemory(GetCurrentProcess(), 1, &range, 0);
+}
+
+void platform_read_often(platform_mapping *map, uint64_t offset, uint64_t size) {
+    (void)map;
+    (void)offset;
+    (void)size;
 }
 
 /* ---- memory ---- */

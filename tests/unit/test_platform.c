@@ -83,6 +83,11 @@ static void check_file(const char *path, size_t size) {
     for (size_t i = 0; i < size; i++) expect(map.data[i] == i * 7 % 251, "other bytes than the file's");
     platform_prefetch(&map, 1, UINT64_MAX);
     platform_prefetch(&map, size, 1);
+    platform_read_often(&map, 1, UINT64_MAX);
+    platform_prefetch(&map, 0, size);
+    platform_read_often(&map, size / 2, 1);
+    platform_prefetch(&map, 0, size);
+    for (size_t i = 0; i < size; i++) expect(map.data[i] == i * 7 % 251, "advice changed the bytes");
     platform_unmap(&map);
     expect(map.data == NULL && map.size == 0, "an unmapped file is still there");
     platform_unmap(&map); /* twice is harmless */
