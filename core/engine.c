@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 enum {
+    EXPRESS_ROWS = 64,
     SCORED_CHUNK = 64, /* rows of a step whose logits are all wanted, to bound the logits buffer that is touched */
 };
 
@@ -29,20 +30,48 @@ static bool collect_end_tokens(engine *e) {
 
 static bool is_external(const engine *e) { return e->rt->options.executor == REALM_EXECUTOR_EXTERNAL; }
 
-static bool allocate(engine *e) {
+static bool allocate_batch(engine *e) {
     batch *b = &e->batch;
-    const plan *p = e->plan;
     b->tokens = malloc(e->max_rows * sizeof *b->tokens);
     b->positions = malloc(e->max_rows * sizeof *b->positions);
     b->out_rows = malloc(e->max_rows * sizeof *b->out_rows);
     b->segments = malloc(e->max_rows * sizeof *b->segments);
     e->parts = malloc(e->max_rows * sizeof *e->parts);
+    return b->tokens && b->positions && b->out_rows && b->segments && e->parts;
+}
+
+static void free_batch(engine *e) {
+    base_free_wiped(e->batch.tokens, e->max_rows * sizeof *e->batch.tokens);
+    free(e->batch.positions);
+    free(e->batch.out_rows);
+    free(e->batch.segments);
+    free(e->parts);
+}
+
+static bool allocate(engine *e) {
+    const plan *p = e->plan;
     e->fake_logits = calloc(p->vocab_size, sizeof *e->fake_logits);
     for (uint32_t type = 0; type < 2; type++) {
         e->kv[type] = kv_create(&e->rt->kv, type, p->layer_count, p->head_count_kv, p->head_dim, is_external(e));
     }
-    return b->tokens && b->positions && b->out_rows && b->segments && e->parts && e->fake_logits && e->kv[0] && e->kv[1] &&
-           collect_end_tokens(e);
+    return allocate_batch(e) && e->fake_logits && e->kv[0] && e->kv[1] && collect_end_tokens(e);
+}
+
+static realm_status create_express(engine *e, const uint8_t *weights, realm_error *err) {
+    engine *x = e->express = calloc(1, sizeof *x);
+    if (x == NULL) return base_fail_memory(err, "the engine", sizeof *x);
+    *x = (engine){.rt = e->rt, .main = e, .plan = e->plan, .tok = e->tok, .end_tokens = e->end_tokens, .end_count = e->end_count, .fake_logits = e->fake_logits,
+                  .max_rows = e->max_rows < EXPRESS_ROWS ? e->max_rows : EXPRESS_ROWS};
+    if (!allocate_batch(x)) return base_fail_memory(err, "batch records", x->max_rows);
+    if (e->executor == NULL) return REALM_OK;
+    return executor_create(e->plan, weights, &e->rt->ops, e->rt->pool, x->max_rows, x->max_rows, &x->executor, err);
+}
+
+static void destroy_express(engine *x) {
+    if (x == NULL) return;
+    executor_destroy(x->executor);
+    free_batch(x);
+    free(x);
 }
 
 realm_status engine_create(realm_runtime *rt, const plan *p, const tokenizer *tok, const uint8_t *weights, engine **out,
@@ -57,6 +86,7 @@ realm_status engine_create(realm_runtime *rt, const plan *p, const tokenizer *to
         status = executor_create(p, weights, &rt->ops, rt->pool, e->max_rows, e->max_rows, &e->executor, err);
     }
     if (status == REALM_OK && is_external(e)) status = external_create(e, err);
+    else if (status == REALM_OK) status = create_express(e, weights, err);
     if (status != REALM_OK) {
         engine_destroy(e);
         return status;
@@ -75,15 +105,12 @@ void engine_drop_pages(engine *e) {
 
 void engine_destroy(engine *e) {
     if (e == NULL) return;
+    destroy_express(e->express);
     executor_destroy(e->executor);
     external_destroy(e->external);
     engine_drop_pages(e);
     schedule_free(e);
-    base_free_wiped(e->batch.tokens, e->max_rows * sizeof *e->batch.tokens);
-    free(e->batch.positions);
-    free(e->batch.out_rows);
-    free(e->batch.segments);
-    free(e->parts);
+    free_batch(e);
     free(e->fake_logits);
     free(e->end_tokens);
     free(e);
@@ -305,18 +332,35 @@ uint32_t engine_take(engine *e, session *s, uint32_t limit) {
     return rows;
 }
 
-bool engine_next_batch(engine *e) {
+/* Empties the batch; its layers are those of the session that comes first. */
+static void begin_batch(engine *e, const session *lead) {
     batch *b = &e->batch;
     b->n_rows = b->n_segments = b->n_out = 0;
     e->begun = false;
+    e->spent_ns = 0;
     base_error_clear(&e->failure);
+    b->layer_first = lead->slice_count == 0 ? 0 : lead->slice_first;
+    b->layer_count = lead->slice_count == 0 ? e->plan->layer_count : lead->slice_count;
+}
+
+bool engine_next_batch(engine *e) {
     const session *first = schedule_lead(e);
     if (first == NULL) return false;
     session lead = *first; /* a copy: taking may fail, and somebody may free it */
-    b->layer_first = lead.slice_count == 0 ? 0 : lead.slice_first;
-    b->layer_count = lead.slice_count == 0 ? e->plan->layer_count : lead.slice_count;
+    begin_batch(e, &lead);
     schedule_choose(e, &lead);
-    return b->n_rows > 0;
+    return e->batch.n_rows > 0;
+}
+
+bool engine_next_express(engine *e) {
+    engine *x = e->express;
+    const session *first = schedule_lead_stream(e);
+    if (first == NULL) return false;
+    session lead = *first;
+    x->lost = e->lost;
+    begin_batch(x, &lead);
+    schedule_choose_streams(e, &lead);
+    return x->batch.n_rows > 0;
 }
 
 /* ---- computing: no lock held --------------------------------------------------------------------------------------------------------- */

@@ -161,6 +161,9 @@ struct engine {
     uint32_t end_count;
     const atomic_bool *lost; /* the model's file can no longer be read; NULL: it stays */
     bool begun;              /* the batch is in the executor */
+    uint64_t spent_ns;       /* on the batch, so far */
+    engine *main;            /* of an express: the engine whose streams it computes; else NULL */
+    engine *express;         /* a batch and an executor for streams between the slices of a long step; NULL: it is not interrupted */
     realm_error failure;     /* why it could not be computed */
 };
 
@@ -171,6 +174,8 @@ void engine_drop_pages(engine *e); /* with the lock held, before: the KV budget 
 
 /* With the lock held: fills e->batch with the next step's work; false when there is none. */
 bool engine_next_batch(engine *e);
+/* With the lock held, while another step is under way: the same of streams alone, in e->express. */
+bool engine_next_express(engine *e);
 /* While that goes on: adds at most `limit` rows of a session that has left the line. How many; 0: it found no KV pages and failed. */
 uint32_t engine_take(engine *e, session *s, uint32_t limit);
 /* Without the lock: computes it (true: complete), then draws the tokens generate wants. */
@@ -225,7 +230,8 @@ struct realm_runtime {
     bool dozing;             /* idle, but not for long */
     bool multiplying;        /* the driver computes a host tensor */
     double multiply_ns;      /* what a multiply-add of the last slice of one took; 0: none was measured */
-    engine *engines, *turn;  /* all, and the one whose batch is computed, where the host steps */
+    engine *engines;
+    engine *turn, *held;     /* where the host steps: whose batch is computed, and whose waits for that */
     engine *out;             /* whose batch an external executor has */
     realm_model *orphan;     /* model of that engine, closed meanwhile: freed when the batch is finished */
     uint64_t engine_serial, batch_serial;
@@ -241,14 +247,12 @@ struct realm_runtime {
     bool announced;          /* some of these are submissions that the host is to end soon */
     uint32_t unacknowledged; /* those taken by a wait that the host has not come back from */
     uint64_t last_step_ns;
+    uint64_t last_streams_ns; /* of the last step with streams */
     uint64_t now_ns;         /* the time of what happens now: runtime_tell_time */
     uint64_t tag, turn_serial, choice_serial; /* schedule.c */
-    /* the stream that bears least, which may be away between two tokens: the longest step it bears, what it takes of that alone,
-     * what was computed since without it, and how long it is expected back */
-    double calm_limit_ns, calm_alone_ns, calm_spent_ns;
-    uint64_t calm_until;
     uint32_t paused;         /* sessions with a request and without work: nobody else is expected back */
-    uint64_t slices_ns;      /* of the step under way, where the host steps */
+    uint64_t slice_ns;       /* how long the rest may run after a step of streams, */
+    uint64_t apart_ns;       /* and how long it did */
     sample_scratch *scratch; /* one per thread */
     realm_runtime_stats stats;
 };
@@ -259,7 +263,8 @@ void runtime_push_event(realm_runtime *rt, ticket *t);
 void runtime_remove_event(realm_runtime *rt, ticket *t);
 void runtime_work_arrived(realm_runtime *rt);
 engine *runtime_next_turn(realm_runtime *rt); /* the engine that is served next, its batch chosen; NULL: no work */
-void runtime_finish_step(realm_runtime *rt, engine *e, uint64_t took_ns);
+void runtime_finish_step(realm_runtime *rt, engine *e, uint64_t took_ns); /* its last slice took so long */
+void runtime_end_turn(realm_runtime *rt); /* the step under way is over: the one that was held for it goes on */
 
 /* ---- contexts -------------------------------------------------------------------------------------------------------------------- */
 

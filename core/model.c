@@ -25,13 +25,21 @@ static void unlink_engine(realm_runtime *rt, engine *e) {
     engine **link = &rt->engines;
     while (*link != NULL && *link != e) link = &(*link)->next;
     if (*link == e) *link = e->next;
-    if (rt->turn == e) rt->turn = NULL;
 }
 
 /* What the driver computes just now may stand on the model: a step of its engine, or a product with one of its weights. */
 static bool driver_may_use(const realm_runtime *rt, const engine *e) {
-    bool step = rt->stepping && e != NULL && e->batch.n_segments > 0;
+    bool batch = e != NULL && (e->batch.n_segments > 0 || (e->express != NULL && e->express->batch.n_segments > 0));
+    bool step = rt->stepping && batch;
     return rt->driver != NULL && (step || rt->multiplying) && !atomic_load(&rt->stop);
+}
+
+/* A step that the host had begun and will not go on with. */
+static void abandon_step(realm_runtime *rt, engine *e) {
+    if (e == NULL || e->batch.n_segments == 0) return;
+    if (rt->held == e) rt->held = NULL;
+    if (rt->turn == e) runtime_end_turn(rt);
+    engine_complete(e);
 }
 
 /* With the lock held: takes the model out of the runtime. Sessions of destroyed contexts may still be in the running step. */
@@ -45,10 +53,8 @@ static void withdraw(realm_model *m) {
         platform_lock(rt->lock);
     }
     if (e == NULL) return;
-    if (e->batch.n_segments > 0) { /* a step that the host had begun and will not go on with */
-        rt->stepping = false;
-        engine_complete(e);
-    }
+    abandon_step(rt, e->express);
+    abandon_step(rt, e);
     engine_drop_pages(e);
 }
 

@@ -79,6 +79,7 @@ static uint64_t pack_tensor(packing *at, realm_model *m, uint64_t budget) {
     uint64_t bytes = pack_stripes(at, m, t, budget);
     if (at->stripe < t->rows / CPU_PACK_ROWS) return bytes;
     executor_mark_packed(m->engine->executor, at->tensor);
+    executor_mark_packed(m->engine->express->executor, at->tensor);
     gguf_mark_packed(m->file, t->directory);
     next_tensor(at);
     return bytes;

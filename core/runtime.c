@@ -178,15 +178,33 @@ static bool has_work(const realm_runtime *rt) {
     return false;
 }
 
+/* What a step takes on a simulated clock. */
+static uint64_t simulated_ns(const realm_runtime *rt, const engine *e) {
+    uint64_t positions = 0;
+    for (uint32_t i = 0; i < e->batch.n_segments; i++) positions += (uint64_t)e->batch.segments[i].n_rows * e->batch.segments[i].pos0;
+    const realm_runtime_options *o = &rt->options;
+    return o->fake_step_ns + o->fake_row_ns * e->batch.n_rows + o->fake_position_ns * positions;
+}
+
+static void spend(realm_runtime *rt, engine *e, uint64_t ns) {
+    e->spent_ns += ns;
+    rt->apart_ns += ns;
+    rt->stats.step_ns += ns;
+    if (rt->options.host_clock) rt->now_ns += ns;
+}
+
 void runtime_finish_step(realm_runtime *rt, engine *e, uint64_t took_ns) {
-    if (rt->options.host_clock) took_ns = rt->options.fake_step_ns + rt->options.fake_row_ns * e->batch.n_rows;
-    if (rt->options.host_clock) rt->now_ns += took_ns;
+    if (rt->options.host_clock) took_ns = simulated_ns(rt, e) - e->spent_ns;
+    spend(rt, e, took_ns);
     runtime_tell_time(rt);
     rt->stats.steps++;
     rt->stats.rows += e->batch.n_rows;
-    rt->stats.step_ns += took_ns;
-    rt->last_step_ns = took_ns;
-    schedule_observe(e, took_ns);
+    rt->last_step_ns = e->spent_ns;
+    if (e->line.taken.streams > 0) {
+        rt->apart_ns = 0;
+        rt->last_streams_ns = e->spent_ns;
+    }
+    schedule_observe(e, e->spent_ns);
     engine_complete(e);
 }
 
@@ -273,24 +291,19 @@ static void stay_awake(realm_runtime *rt) {
     platform_lock(rt->lock);
 }
 
-static bool streams_wait(const realm_runtime *rt) {
-    for (const engine *e = rt->engines; e != NULL; e = e->next) {
-        if (e->line.decoders.count > 0) return true;
-    }
-    return rt->paused > 0 && platform_now_ns() < rt->calm_until;
-}
+static bool streams_wait(const realm_runtime *rt) { return rt->paused > 0 || schedule_next_streams(rt) != NULL; }
 
 /* Multiply-adds of host tensors before the next step. Beside streams, what takes a quarter of a step: they shall not feel it. */
 static uint64_t job_budget(const realm_runtime *rt) {
     if (!streams_wait(rt)) return TENSOR_BUDGET;
-    double most = rt->multiply_ns == 0.0 ? TENSOR_BUDGET_UNKNOWN : (double)rt->last_step_ns / 4 / rt->multiply_ns;
+    double most = rt->multiply_ns == 0.0 ? TENSOR_BUDGET_UNKNOWN : (double)rt->last_streams_ns / 4 / rt->multiply_ns;
     return most >= TENSOR_BUDGET ? TENSOR_BUDGET : (uint64_t)most + 1;
 }
 
 /* How long the next step is held back for hosts: a quarter of a step. Where no stream would notice, what is announced to start
  * together may take longer: the first requests of a cold host do. */
 static uint64_t patience(const realm_runtime *rt) {
-    uint64_t wait = rt->last_step_ns / 4;
+    uint64_t wait = (streams_wait(rt) ? rt->last_streams_ns : rt->last_step_ns) / 4;
     if (wait < LINGER_MIN_NS) wait = LINGER_MIN_NS;
     if (rt->announced && !streams_wait(rt)) return LINGER_START_NS;
     return wait > LINGER_MAX_NS ? LINGER_MAX_NS : wait;
@@ -311,7 +324,9 @@ static void linger(realm_runtime *rt) {
 /* What only steps need is given back to the system. */
 static void trim_memory(realm_runtime *rt) {
     for (engine *e = rt->engines; e != NULL; e = e->next) {
-        if (e->executor != NULL) executor_trim(e->executor);
+        if (e->executor == NULL) continue;
+        executor_trim(e->executor);
+        executor_trim(e->express->executor);
     }
 }
 
@@ -333,19 +348,64 @@ static void wait_for_work(realm_runtime *rt) {
     rt->idle = false;
 }
 
+/* A step without a forward pass takes its simulated time in slices, too. True: there is more of it. */
+static bool spend_simulated_slice(realm_runtime *rt, engine *e, uint64_t budget) {
+    if (!rt->options.host_clock || e->executor != NULL || budget == 0) return false;
+    uint64_t ns = (uint64_t)((double)budget / e->line.row_products * (double)rt->options.fake_row_ns) + 1;
+    if (e->spent_ns + ns >= simulated_ns(rt, e)) return false;
+    spend(rt, e, ns);
+    schedule_observe_slice(e, budget, ns);
+    return true;
+}
+
+/* With the lock held, released while computing: a slice of a step, at most `limit` multiply-adds (0: as the schedule says). How
+ * many were spent; 0: the step is complete. */
+static uint64_t compute_slice(realm_runtime *rt, engine *e, uint64_t limit) {
+    uint64_t budget = schedule_look(e);
+    if (e->spent_ns > 0 && !engine_wanted(e)) { /* cancelled meanwhile: not computed to its end */
+        runtime_finish_step(rt, e, 0);
+        return 0;
+    }
+    if (limit != 0 && (budget == 0 || limit < budget)) budget = limit;
+    if (spend_simulated_slice(rt, e, budget)) return budget;
+    platform_unlock(rt->lock);
+    uint64_t start = platform_now_ns();
+    bool complete = engine_compute(e, budget);
+    uint64_t took = platform_now_ns() - start;
+    platform_lock(rt->lock);
+    if (complete) {
+        runtime_finish_step(rt, e, took);
+        return 0;
+    }
+    if (rt->options.host_clock) return budget;
+    spend(rt, e, took);
+    schedule_observe_slice(e, budget, took);
+    return budget;
+}
+
+/* Between two slices: a step of streams that have waited long enough; NULL: none. */
+static engine *due_streams(realm_runtime *rt) {
+    engine *e = schedule_next_streams(rt);
+    if (e == NULL || !schedule_streams_due(e)) return NULL;
+    runtime_tell_time(rt);
+    tenant_advance(rt);
+    return engine_next_express(e) ? e->express : NULL;
+}
+
 static void drive_once(realm_runtime *rt) {
     run_job(rt, job_budget(rt));
     linger(rt);
     engine *e = runtime_next_turn(rt);
     if (e != NULL) {
         rt->stepping = true;
-        platform_unlock(rt->lock);
-        uint64_t start = platform_now_ns();
-        engine_compute(e, 0);
-        uint64_t took = platform_now_ns() - start;
-        platform_lock(rt->lock);
+        while (compute_slice(rt, e, 0) > 0) {
+            engine *express = due_streams(rt);
+            if (express == NULL) continue;
+            while (compute_slice(rt, express, 0) > 0) {}
+            if (rt->due) tell_host(rt);
+            run_job(rt, job_budget(rt));
+        }
         rt->stepping = false;
-        runtime_finish_step(rt, e, took);
     }
     if (rt->due || e == NULL) tell_host(rt);
 }
@@ -362,29 +422,44 @@ static void driver_main(void *arg) {
     platform_unlock(rt->lock);
 }
 
-/* For hosts without a driver thread: begins a batch, or goes on with the one under way. */
+/* The step to go on with, where the host steps: the one under way, one of streams that it is held for, or a new one. */
+static engine *take_turn(realm_runtime *rt) {
+    if (rt->turn == NULL) rt->turn = runtime_next_turn(rt);
+    else if (rt->held == NULL && schedule_look(rt->turn) != 0) {
+        engine *express = due_streams(rt);
+        rt->held = express == NULL ? NULL : rt->turn;
+        if (express != NULL) rt->turn = express;
+    }
+    rt->stepping = rt->turn != NULL;
+    return rt->turn;
+}
+
+void runtime_end_turn(realm_runtime *rt) {
+    rt->turn = rt->held;
+    rt->held = NULL;
+    rt->stepping = rt->turn != NULL;
+}
+
+/* Until a step is complete, or the budget (0: no bound) is spent. */
+static void step(realm_runtime *rt, uint64_t budget) {
+    uint64_t spent = 0;
+    for (engine *e; (budget == 0 || spent < budget) && (e = take_turn(rt)) != NULL;) {
+        uint64_t slice = compute_slice(rt, e, budget == 0 ? 0 : budget - spent);
+        spent += slice;
+        if (slice > 0) continue;
+        runtime_end_turn(rt);
+        return;
+    }
+}
+
+/* For hosts without a driver thread: begins a step, or goes on with the one under way. */
 realm_status realm_runtime_step(realm_runtime *rt, uint64_t now_ns, uint64_t budget, uint32_t *busy, realm_error *err) {
     if (!rt->options.no_driver) return base_fail(err, REALM_E_INVALID_ARGUMENT, "this runtime has a driver thread: it steps itself");
     platform_lock(rt->lock);
+    bool external = rt->options.executor == REALM_EXECUTOR_EXTERNAL;
     if (rt->options.host_clock && now_ns > rt->now_ns) rt->now_ns = now_ns;
     if (!rt->stepping) run_job(rt, budget != 0 && budget < TENSOR_BUDGET ? budget : TENSOR_BUDGET);
-    bool external = rt->options.executor == REALM_EXECUTOR_EXTERNAL;
-    engine *e = rt->stepping ? rt->turn : external ? NULL : runtime_next_turn(rt);
-    if (e != NULL) {
-        bool complete = rt->stepping && !engine_wanted(e); /* what was cancelled meanwhile is not computed to its end */
-        if (!rt->stepping) rt->turn = e; /* stays until the batch is complete */
-        rt->stepping = true;
-        platform_unlock(rt->lock);
-        uint64_t start = platform_now_ns();
-        if (!complete) complete = engine_compute(e, budget);
-        rt->slices_ns += platform_now_ns() - start;
-        platform_lock(rt->lock);
-        if (complete) {
-            rt->stepping = false;
-            runtime_finish_step(rt, e, rt->slices_ns);
-            rt->slices_ns = 0;
-        }
-    }
+    if (!external) step(rt, budget);
     *busy = external ? rt->job_first != NULL : rt->stepping ? 2 : has_work(rt);
     platform_unlock(rt->lock);
     return REALM_OK;

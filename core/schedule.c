@@ -1,7 +1,11 @@
-/* schedule.c: see schedule.h. A step is filled in two rounds. First those that decode one token: every tenant that streams gets a
- * row, and more up to its share of the step's time. Then what is left goes to the smallest tag: further decoders, and prompts in
- * chunks. The step's time is bounded by what its streams can bear: a stream may be slowed by others as its share says, so that
- * of two equal tenants a flood of one never doubles the time between the other's tokens. */
+/* schedule.c: see schedule.h. There are two kinds of work. *Streams* are the sessions that decode of tenants that stream a little:
+ * they take short steps of their own. The *rest* are prompts and the streams of crowds, of tenants with many requests at once: large
+ * steps, because those are cheap, computed in slices. Between two slices the streams have their steps: the rest runs for a
+ * third of what a step of the streams takes (if the tenants' weights are equal), then the streams run again. So nobody has to know what
+ * a row of a prompt costs, and what one tenant submits never doubles the time between another's tokens.
+ *
+ * An executor outside the core cannot be interrupted. There streams and rest share a step, and the rest's rows follow from the
+ * times of the steps before. */
 #include "schedule.h"
 
 #include <math.h>
@@ -11,22 +15,21 @@
 
 #define TAG_SCALE 65536u
 enum {
-    FIRST_CHUNK = 8,            /* rows of prompts in the first step beside a stream */
+    CROWD = 2,                  /* requests at once make a tenant a crowd where there are more, for a mean weight */
     STREAM_SLACK = 16,          /* tokens a stream may be ahead of prompts where there are more tenants than rows */
-    PROMPT_ROWS_UNKNOWN = 64,   /* of prompts beside decoders, before any step was measured */
-    PROMPT_ROWS_ALONE = 64,     /* of prompts at least, where nobody decodes */
+    REST_ROWS = 128,            /* of a step that others wait for: larger ones are hardly cheaper */
+    FIRST_CHUNK = 64,           /* of the rest beside streams where steps cannot be interrupted; and the fewest */
+    LEAST_CHUNK = 8,
 };
-#define PROMPT_STEP_NS 200e6    /* a step of prompts beside which others wait */
-#define ALONE_STRETCH 4.0       /* of a tenant's streams by its own prompts */
-#define SHARE_STRETCH 0.6      /* how much of what the others' shares allow is used: times vary */
-#define CALM_TOLERANCE 1.1      /* between what the same stream bears in one step and the next */
-#define CALM_NS 50000000u       /* streams that wait for their host are expected back for this long */
-#define ROWS_IN_BASE 8.0        /* a step's own cost in rows, before more is known */
-#define RATE_SLOWER 0.5
-#define RATE_FASTER 0.3
-#define RATE_SINGLE 0.1
-#define COST_UNITS 3.0         /* scale of units in learning */
-#define ATTENTION_COST 2.0      /* of a product in attention, beside one with weights */
+#define SHARE_STRETCH 0.35      /* how much of what the others' shares allow is used: times vary, and caches are cold after a slice */
+#define ALONE_STRETCH 3.0       /* of a tenant's streams by its own prompts */
+#define LOOKS 4                 /* at the streams in a slice */
+#define LOOK_MIN_NS 50e3
+#define LOOK_MAX_NS 1e6
+#define REST_STEP_NS 200e6      /* a step of the rest that cannot be interrupted, and beside which others wait */
+#define MORE_STREAMS 4          /* so much shorter is a slice while others stream that found no room in the step before */
+#define RATE 0.1                /* of learning */
+#define CHUNK_GROWTH 1.25
 
 /* ---- orders ----------------------------------------------------------------------------------------------------------------- */
 
@@ -54,8 +57,8 @@ static bool prompts_before(const heap_node *a, const heap_node *b) {
     return tenant_before(HEAP_OWNER(a, const flow, prompts_place)->tenant, HEAP_OWNER(b, const flow, prompts_place)->tenant);
 }
 
-static flow *first_decoders(const line *l) {
-    heap_node *first = heap_first(&l->decoders);
+static flow *first_decoders(const heap *h) {
+    heap_node *first = heap_first(h);
     return first == NULL ? NULL : HEAP_OWNER(first, flow, decoders_place);
 }
 
@@ -64,27 +67,28 @@ static flow *first_prompts(const line *l) {
     return first == NULL ? NULL : HEAP_OWNER(first, flow, prompts_place);
 }
 
-static flow *first_flow(const line *l) {
-    flow *d = first_decoders(l), *p = first_prompts(l);
-    if (d == NULL || p == NULL) return d != NULL ? d : p;
-    return tenant_before(p->tenant, d->tenant) ? p : d;
+static flow *earlier(flow *a, flow *b) {
+    if (a == NULL || b == NULL) return a != NULL ? a : b;
+    return tenant_before(b->tenant, a->tenant) ? b : a;
 }
+
+static flow *first_rest(const line *l) { return earlier(first_decoders(&l->crowds), first_prompts(l)); }
+static flow *first_flow(const line *l) { return earlier(first_decoders(&l->streams), first_rest(l)); }
 
 /* ---- life ---------------------------------------------------------------------------------------------------------------------- */
 
-/* What rows cost beside each other, by their products; how long those take is learned. */
 void schedule_init(engine *e) {
     const plan *p = e->plan;
     double heads = (double)p->head_count * p->head_dim, kv_heads = (double)p->head_count_kv * p->head_dim;
     double row = (double)p->layer_count * p->embedding_length * (2 * heads + 2 * kv_heads + 3.0 * p->feed_forward_length);
-    e->line = (line){.decoders = {.before = decoders_before}, .prompts = {.before = prompts_before},
-                     .cost = {.head_units = (double)p->vocab_size * p->embedding_length / row,
-                              .position_units = ATTENTION_COST * 2 * heads * p->layer_count / row}};
+    e->line = (line){.streams = {.before = decoders_before}, .crowds = {.before = decoders_before},
+                     .prompts = {.before = prompts_before}, .row_products = row, .chunk = FIRST_CHUNK};
     e->line.tag_cost = row < 1048576 ? 1 : (uint64_t)(row / 1048576);
 }
 
 void schedule_free(engine *e) {
-    heap_free(&e->line.decoders);
+    heap_free(&e->line.streams);
+    heap_free(&e->line.crowds);
     heap_free(&e->line.prompts);
 }
 
@@ -96,7 +100,8 @@ static flow *find_flow(const tenant *t, const engine *e) {
 
 static flow *make_flow(tenant *t, engine *e) {
     line *l = &e->line;
-    if (!heap_reserve(&l->decoders, l->flows + 1) || !heap_reserve(&l->prompts, l->flows + 1)) return NULL;
+    bool fits = heap_reserve(&l->streams, l->flows + 1) && heap_reserve(&l->crowds, l->flows + 1);
+    if (!fits || !heap_reserve(&l->prompts, l->flows + 1)) return NULL;
     flow *f = calloc(1, sizeof *f);
     if (f == NULL) return NULL;
     *f = (flow){.engine = e, .tenant = t, .next = t->flows, .decoders = {.before = place_before}, .prompts = {.before = place_before}};
@@ -133,13 +138,6 @@ void schedule_close(session *s) {
     s->flow = NULL;
 }
 
-void schedule_request(session *s, bool begins) {
-    flow *f = s->flow;
-    uint32_t weight = f->tenant->limits.weight;
-    if (begins && f->requests++ == 0) f->engine->line.weight += weight;
-    if (!begins && --f->requests == 0) f->engine->line.weight -= weight;
-}
-
 /* ---- who is in line -------------------------------------------------------------------------------------------------------------- */
 
 static void set_member(heap *h, heap_node *place, bool wanted) {
@@ -147,16 +145,26 @@ static void set_member(heap *h, heap_node *place, bool wanted) {
     if (!wanted) heap_remove(h, place);
 }
 
+static heap *decoders_of(flow *f) { return f->crowd ? &f->engine->line.crowds : &f->engine->line.streams; }
+
+/* Whether it has more requests than a tenant of its weight streams with beside the others. */
+static bool is_crowd(const flow *f) {
+    const line *l = &f->engine->line;
+    return l->busy > 1 && f->requests * l->weight > CROWD * (uint64_t)f->tenant->limits.weight * l->busy;
+}
+
 /* A flow stands in the line of its engine while it has work and its tenant is not throttled. */
 static void stand(flow *f) {
-    line *l = &f->engine->line;
-    set_member(&l->decoders, &f->decoders_place, f->decoders.count > 0 && !f->tenant->throttled && !f->through);
-    set_member(&l->prompts, &f->prompts_place, f->prompts.count > 0 && !f->tenant->throttled);
+    bool crowd = is_crowd(f), throttled = f->tenant->throttled;
+    if (crowd != f->crowd) heap_remove(decoders_of(f), &f->decoders_place);
+    f->crowd = crowd;
+    set_member(decoders_of(f), &f->decoders_place, f->decoders.count > 0 && !throttled);
+    set_member(&f->engine->line.prompts, &f->prompts_place, f->prompts.count > 0 && !throttled);
 }
 
 static void reorder(tenant *t) {
     for (flow *f = t->flows; f != NULL; f = f->next) {
-        heap_moved(&f->engine->line.decoders, &f->decoders_place);
+        heap_moved(decoders_of(f), &f->decoders_place);
         heap_moved(&f->engine->line.prompts, &f->prompts_place);
     }
 }
@@ -168,6 +176,16 @@ static void catch_up(flow *f) {
     if (f->decoders.count + f->prompts.count > 0 || (int64_t)(rt->tag - t->tag) <= 0) return;
     t->tag = rt->tag;
     reorder(t);
+}
+
+void schedule_request(session *s, bool begins) {
+    flow *f = s->flow;
+    line *l = &f->engine->line;
+    if (begins ? f->requests++ == 0 : --f->requests == 0) {
+        l->weight += begins ? (uint64_t)f->tenant->limits.weight : -(uint64_t)f->tenant->limits.weight;
+        l->busy += begins ? 1 : -1;
+    }
+    stand(f);
 }
 
 void schedule_refresh(tenant *t) {
@@ -206,7 +224,9 @@ void schedule_remove(session *s) {
     stand(s->flow);
 }
 
-bool schedule_has_work(const engine *e) { return e->line.decoders.count > 0 || e->line.prompts.count > 0; }
+static bool is_interruptible(const engine *e) { return e->express != NULL; }
+
+bool schedule_has_work(const engine *e) { return first_flow(&e->line) != NULL; }
 
 engine *schedule_next_engine(const realm_runtime *rt) {
     engine *best = NULL;
@@ -217,59 +237,96 @@ engine *schedule_next_engine(const realm_runtime *rt) {
     return best;
 }
 
-session *schedule_lead(const engine *e) {
-    const flow *f = first_flow(&e->line);
-    if (f == NULL) return NULL;
-    heap_node *first = heap_first(first_decoders(&e->line) == f ? &f->decoders : &f->prompts);
-    return HEAP_OWNER(first, session, place);
-}
-
-/* ---- what a step costs --------------------------------------------------------------------------------------------------------------- */
-
-/* What others may add to is measured by itself: the bias above must not stretch it. */
-static void observe_streams(engine *e, double took) {
-    step_cost *c = &e->line.cost;
-    double single = took - c->row_ns * (1.0 + c->head_units) * (e->batch.n_rows - 1);
-    if (c->single_ns == 0.0) c->single_ns = fmax(single, 0.5 * took / e->batch.n_rows);
-    single = fmin(fmax(single, 0.5 * c->single_ns), 1.5 * c->single_ns);
-    c->single_ns += RATE_SINGLE * (single - c->single_ns);
-}
-
-/* Normalised least mean squares on (1, units), quicker to believe that steps are slow than that they are fast: too short a step
- * costs a little, too long a one is felt. One slow step, of whatever reason, counts as twice what was expected at most. */
-void schedule_observe(engine *e, uint64_t took_ns) {
-    step_cost *c = &e->line.cost;
-    double x = e->line.units / COST_UNITS, took = (double)took_ns;
-    e->rt->calm_spent_ns = e->line.calms ? 0.0 : e->rt->calm_spent_ns + took;
-    if (c->row_ns == 0.0) {
-        c->row_ns = took / (ROWS_IN_BASE + e->line.units);
-        c->base_ns = ROWS_IN_BASE * c->row_ns;
-        return;
+engine *schedule_next_streams(const realm_runtime *rt) {
+    engine *best = NULL;
+    for (engine *e = rt->engines; e != NULL; e = e->next) {
+        const flow *f = first_decoders(&e->line.streams);
+        if (f == NULL || !is_interruptible(e)) continue;
+        if (best == NULL || tenant_before(f->tenant, first_decoders(&best->line.streams)->tenant)) best = e;
     }
-    double expected = c->base_ns + c->row_ns * e->line.units, miss = fmin(took - expected, expected);
-    double gain = (miss > 0 ? RATE_SLOWER : RATE_FASTER) * miss / (1.0 + x * x);
-    c->base_ns = fmax(took * 1e-3, c->base_ns + gain);
-    c->row_ns = fmax(took * 1e-6, c->row_ns + gain * x / COST_UNITS);
-    if (!e->line.prompted) observe_streams(e, took);
+    return best;
+}
+
+static uint64_t tag_of(const tenant *t, const engine *e, uint32_t rows) {
+    return rows * e->line.tag_cost * TAG_SCALE / t->limits.weight;
+}
+
+/* Where there are more tenants than rows, those that wait with prompts must not fall behind. */
+static bool is_ahead(const engine *e, const flow *f) {
+    const line *l = &e->line;
+    const flow *p = first_prompts(l);
+    uint32_t rows = is_interruptible(e) ? e->express->max_rows : e->max_rows;
+    if (p == NULL || l->weight <= (uint64_t)f->tenant->limits.weight * rows) return false;
+    return (int64_t)(f->tenant->tag - p->tenant->tag) > (int64_t)tag_of(f->tenant, e, STREAM_SLACK);
+}
+
+/* The nearest look at them tells so. */
+bool schedule_streams_due(const engine *e) {
+    const realm_runtime *rt = e->rt;
+    const flow *f = first_decoders(&e->line.streams);
+    return f != NULL && rt->apart_ns + rt->slice_ns / (2 * LOOKS) >= rt->slice_ns && !is_ahead(e, f);
+}
+
+/* Whether its next step is of the rest alone. */
+static bool goes_apart(const engine *e) { return is_interruptible(e) && first_rest(&e->line) != NULL && !schedule_streams_due(e); }
+
+session *schedule_lead(const engine *e) {
+    const line *l = &e->line;
+    flow *s = first_decoders(&l->streams), *d = first_decoders(&l->crowds), *rest = first_rest(l);
+    bool streams = is_interruptible(e) ? !goes_apart(e) : earlier(s, rest) == s;
+    const flow *f = streams ? s : rest;
+    if (f == NULL) return NULL;
+    return HEAP_OWNER(heap_first(streams || rest == d ? &f->decoders : &f->prompts), session, place);
+}
+
+session *schedule_lead_stream(const engine *e) {
+    const flow *f = first_decoders(&e->line.streams);
+    return f == NULL ? NULL : HEAP_OWNER(heap_first(&f->decoders), session, place);
+}
+
+/* ---- what steps take ------------------------------------------------------------------------------------------------------------------ */
+
+/* A single slow step, of whatever reason, counts as half as long again as usual. */
+static double learn(double known, double found) {
+    return known == 0.0 ? found : known + RATE * (fmin(fmax(found, 0.5 * known), 1.5 * known) - known);
+}
+
+void schedule_observe(engine *e, uint64_t took_ns) {
+    line *l = e->main != NULL ? &e->main->line : &e->line;
+    const taken *t = &e->line.taken;
+    if (t->rest == 0) {
+        l->streams_ns = learn(l->streams_ns, (double)took_ns);
+    } else if (is_interruptible(e)) {
+        if (l->product_ns == 0.0) l->product_ns = (double)(took_ns + 1) / (t->rest * l->row_products); /* it was not sliced */
+    } else if (t->rest == l->chunk) {
+        double right = l->chunk * fmin(fmax(t->bears_ns / (double)(took_ns + 1), 0.5), CHUNK_GROWTH) + 0.5;
+        l->chunk = (uint32_t)fmin(fmax(right, LEAST_CHUNK), e->max_rows);
+    }
+}
+
+void schedule_observe_slice(engine *e, uint64_t budget, uint64_t took_ns) {
+    e->line.product_ns = learn(e->line.product_ns, (double)took_ns / (double)budget);
+}
+
+uint64_t schedule_look(const engine *e) {
+    const line *l = &e->line;
+    if (!is_interruptible(e) || l->taken.rest == 0) return 0;
+    double look_ns = fmin(fmax((double)e->rt->slice_ns / LOOKS, LOOK_MIN_NS), LOOK_MAX_NS);
+    return 1 + (uint64_t)(l->product_ns == 0.0 ? l->row_products : look_ns / l->product_ns);
 }
 
 /* ---- choosing ------------------------------------------------------------------------------------------------------------------------- */
 
 typedef struct choice {
-    engine *e;
+    engine *e, *into;      /* whose line, and whose batch: itself or its express */
     const session *lead;
     uint64_t step;
-    double limit_ns;   /* the streams met, and those expected back, bear no longer step */
-    double fresh_ns;   /* the same of the streams met, */
-    double alone_ns;   /* and what the one that bears least takes alone */
-    uint64_t last_tag; /* the largest that was served */
-    session *aside;    /* do not fit the batch: linked by idle_next, which nobody with work uses */
-    flow *flows;       /* whose further decoders find no time */
+    uint64_t met, heaviest; /* weights of the tenants whose streams were met: all together, and the largest */
+    uint64_t last_tag;     /* the largest that was served */
+    session *aside;        /* do not fit the batch: linked by idle_next, which nobody with work uses */
 } choice;
 
-static uint32_t room(const choice *c) { return c->e->max_rows - c->e->batch.n_rows; }
-
-static double spent_ns(const choice *c) { return c->e->line.cost.base_ns + c->e->line.cost.row_ns * c->e->line.units; }
+static uint32_t room(const choice *c) { return c->into->max_rows - c->into->batch.n_rows; }
 
 /* Sessions of one batch run the same layers and, where the pages are elsewhere, on one pool. */
 static bool fits(const choice *c, const session *s) {
@@ -289,10 +346,6 @@ static session *first_fitting(choice *c, const flow *f, bool decoding) {
     return NULL;
 }
 
-static uint64_t tag_of(const tenant *t, const engine *e, uint32_t rows) {
-    return rows * e->line.tag_cost * TAG_SCALE / t->limits.weight;
-}
-
 static void charge(choice *c, session *s, uint32_t rows) {
     engine *e = c->e;
     tenant *t = s->flow->tenant;
@@ -308,153 +361,72 @@ static void charge(choice *c, session *s, uint32_t rows) {
     tenant_pay(e->rt, t, rows);
 }
 
-/* Of `rows` more of a session, the first at this position. */
-static double units_of(const line *l, uint32_t position, uint32_t rows, uint32_t outs) {
-    return rows * (1.0 + l->cost.position_units * (position + rows / 2.0)) + outs * l->cost.head_units;
-}
-
 /* Rows of the flow's first session, at most `most`; 0 when it had none that fit or found no memory. */
 static uint32_t take(choice *c, flow *f, bool decoding, uint32_t most) {
     session *s = first_fitting(c, f, decoding);
     uint32_t rows = 0;
     if (s != NULL) {
         leave_line(s);
-        rows = engine_take(c->e, s, most);
+        rows = engine_take(c->into, s, most);
     }
-    if (rows > 0) {
-        if (!decoding) c->e->line.prompted = true;
-        const batch *b = &c->e->batch;
-        c->e->line.units += units_of(&c->e->line, b->segments[b->n_segments - 1].pos0, rows, c->e->parts[b->n_segments - 1].outs);
-        charge(c, s, rows);
-    }
+    if (rows > 0) charge(c, s, rows);
     stand(f);
     return rows;
 }
 
-static bool is_calm(const realm_runtime *rt) { return rt->paused > 0 && rt->now_ns < rt->calm_until; }
-
-/* The first time a step comes to a tenant that streams: how long may the step be? As long as the tenant's own streams would take
- * alone, stretched by what the others' shares are beside its own. */
 static void meet(choice *c, flow *f) {
-    const line *l = &c->e->line;
+    uint64_t weight = f->tenant->limits.weight;
+    if (f->step == c->step) return;
     f->step = c->step;
-    f->taken = 0;
-    double others = (double)l->weight / f->tenant->limits.weight - 1.0;
-    double stretch = others <= 0.0 ? ALONE_STRETCH : 1.0 + SHARE_STRETCH * others;
-    double single = l->cost.single_ns > 0.0 ? l->cost.single_ns : l->cost.base_ns + l->cost.row_ns;
-    double alone = single + l->cost.row_ns * (1.0 + l->cost.head_units) * (f->decoders.count - 1);
-    if (alone * stretch >= c->fresh_ns) return;
-    c->fresh_ns = alone * stretch;
-    c->alone_ns = alone;
-    bool awaited = is_calm(c->e->rt) && c->fresh_ns <= c->e->rt->calm_limit_ns * CALM_TOLERANCE;
-    if (awaited) c->limit_ns = fmax(alone, c->fresh_ns - c->e->rt->calm_spent_ns);
-    else c->limit_ns = fmin(c->limit_ns, c->fresh_ns);
+    c->met += weight;
+    if (weight > c->heaviest) c->heaviest = weight;
 }
 
-/* How many of a tenant's streams go before everything else: all when it is alone, else its share of the step's rows. Where that
- * is less than one, the tenants that wait with prompts must not fall behind. */
-static uint32_t allowance(const choice *c, const flow *f) {
-    const line *l = &c->e->line;
-    uint32_t weight = f->tenant->limits.weight;
-    if (l->weight <= weight || l->cost.row_ns == 0.0) return UINT32_MAX;
-    double rows = fmin((c->limit_ns - l->cost.base_ns) / (l->cost.row_ns * (1.0 + l->cost.head_units)), c->e->max_rows);
-    double share = rows * weight / (double)l->weight;
-    if (share >= 1.0) return (uint32_t)share;
-    const flow *p = first_prompts(l);
-    uint64_t slack = tag_of(f->tenant, c->e, STREAM_SLACK);
-    return p != NULL && (int64_t)(f->tenant->tag - p->tenant->tag) > (int64_t)slack ? 0 : 1;
-}
-
-static void set_aside(flow **list, flow *f) {
-    f->through = true;
-    f->aside = *list;
-    *list = f;
-    stand(f);
-}
-
-static void return_all(flow *f) {
-    for (; f != NULL; f = f->aside) {
-        f->through = false;
-        stand(f);
-    }
-}
-
-static void choose_decoders(choice *c) {
+static void choose_streams(choice *c) {
     line *l = &c->e->line;
-    flow *done = NULL;
-    uint32_t kept = l->prompts.count > 0 ? (c->e->max_rows + 3) / 4 : 0; /* of a full step, for who waits with a prompt */
-    for (flow *f; room(c) > kept && (f = first_decoders(l)) != NULL;) {
-        if (f->step != c->step) meet(c, f);
-        if (f->taken < allowance(c, f)) {
-            f->taken += take(c, f, true, 1);
-            continue;
-        }
-        set_aside(&done, f);
+    bool shared = !is_interruptible(c->e) && first_rest(l) != NULL;
+    uint32_t kept = shared ? (c->into->max_rows + 3) / 4 : 0; /* of a full step */
+    for (flow *f; room(c) > kept && (f = first_decoders(&l->streams)) != NULL && !is_ahead(c->e, f);) {
+        meet(c, f);
+        c->into->line.taken.streams += take(c, f, true, 1);
     }
-    return_all(done);
 }
 
-/* How many rows of the first prompt fit into what is left of the step's time. */
-static uint32_t prompt_rows(const choice *c, const flow *f, double limit_ns) {
+/* How long the rest may run beside the streams that were met: as the shares of the others say. A tenant slows itself down more. */
+static double slice_of(const choice *c) {
     const line *l = &c->e->line;
-    const session *s = HEAP_OWNER(heap_first(&f->prompts), session, place);
-    if (l->cost.row_ns == 0.0) return 0;
-    double each = l->cost.row_ns * units_of(l, s->done + s->slice_cursor, 1, 0), left = limit_ns - spent_ns(c);
-    if (left >= each * room(c)) return room(c);
-    return left <= 0.0 ? 0 : (uint32_t)(left / each);
+    if (l->busy <= 1) return ALONE_STRETCH * l->streams_ns;
+    double others = l->weight > c->met ? (double)(l->weight - c->met) / (double)c->heaviest : 1.0;
+    return SHARE_STRETCH * others * l->streams_ns;
 }
 
-/* The end of a step's time for prompts; *least of their rows are taken all the same, so that all come forward. */
-static double prompt_limit(const choice *c, uint32_t *least) {
+/* How many rows of the rest. */
+static uint32_t chunk_of(choice *c) {
     const line *l = &c->e->line;
-    const flow *f = first_prompts(l);
-    *least = 1;
-    if (l->cost.row_ns == 0.0) {
-        *least = c->e->batch.n_rows > 0 ? PROMPT_ROWS_UNKNOWN : c->e->max_rows;
-        return 0.0;
-    }
-    if (c->limit_ns < INFINITY) return fmin(c->limit_ns, fmax(PROMPT_STEP_NS, 1.5 * spent_ns(c)));
-    *least = PROMPT_ROWS_ALONE;
-    return f != NULL && l->weight > f->tenant->limits.weight ? PROMPT_STEP_NS : INFINITY;
+    const realm_runtime *rt = c->e->rt;
+    bool streams = c->met > 0 || l->streams.count > 0 || rt->paused > 0;
+    if (!streams && l->busy <= 1) return c->e->max_rows;
+    if (is_interruptible(c->e)) return REST_ROWS;
+    c->e->line.taken.bears_ns = streams && l->streams_ns > 0.0 ? fmin(l->streams_ns + slice_of(c), REST_STEP_NS) : REST_STEP_NS;
+    return l->chunk;
 }
 
-/* Beside streams the chunk grows step by step: where the next prompt's rows are dearer than expected, one step tells. */
-static uint32_t chunk_limit(const choice *c) {
-    const line *l = &c->e->line;
-    if (c->limit_ns == INFINITY || l->cost.row_ns == 0.0) return c->e->max_rows;
-    uint32_t rows = l->chunk == 0 ? FIRST_CHUNK : l->chunk + l->chunk / 4 + 1, streams = c->e->batch.n_rows;
-    return rows > streams ? rows : streams;
-}
-
-/* Of one tenant, streams come first; but every other step brings one of its prompts forward, however few rows there are. */
-static bool streams_first(const choice *c, const flow *d, const flow *p, uint32_t prompts) {
-    if (d->tenant == p->tenant) return prompts > 0 || c->step % 2 == 0;
-    return !tenant_before(p->tenant, d->tenant);
+/* Of one tenant, streams come first, but a part is left for its prompts. */
+static bool streams_first(const flow *d, const flow *p, uint32_t taken, uint32_t most) {
+    return d->tenant == p->tenant ? 4 * (taken + 1) <= 3 * most : !tenant_before(p->tenant, d->tenant);
 }
 
 static void choose_rest(choice *c) {
-    line *l = &c->e->line;
-    uint32_t least, prompts = 0, chunk = chunk_limit(c);
-    double limit_ns = prompt_limit(c, &least);
-    while (room(c) > 0) {
-        flow *d = first_decoders(l), *p = first_prompts(l);
-        if (d != NULL && (p == NULL || streams_first(c, d, p, prompts))) {
-            if (c->e->batch.n_rows > 0 && spent_ns(c) + l->cost.row_ns > c->limit_ns) {
-                set_aside(&c->flows, d); /* no time for more of them */
-                continue;
-            }
-            take(c, d, true, 1);
-            continue;
-        }
-        uint32_t most = p == NULL ? 0 : prompt_rows(c, p, limit_ns);
-        if (p != NULL && most < least) most = least;
-        if (most > chunk - prompts) most = chunk - prompts;
-        if (most == 0) break;
-        uint32_t taken = take(c, p, false, most);
-        least = taken < least ? least - taken : 0;
-        prompts += taken;
+    const line *l = &c->e->line;
+    uint32_t most = chunk_of(c), taken = 0;
+    if (most > room(c)) most = room(c);
+    while (taken < most) {
+        flow *d = first_decoders(&l->crowds), *p = first_prompts(l);
+        if (d == NULL && p == NULL) break;
+        bool stream = d != NULL && (p == NULL || streams_first(d, p, taken, most));
+        taken += take(c, stream ? d : p, stream, stream ? 1 : most - taken);
     }
-    l->chunk = c->limit_ns == INFINITY ? 0 : prompts > 0 ? prompts : l->chunk;
+    c->e->line.taken.rest = taken;
 }
 
 static void put_back(choice *c) {
@@ -464,7 +436,6 @@ static void put_back(choice *c) {
         join_line(s);
         stand(s->flow);
     }
-    return_all(c->flows);
 }
 
 /* Where newcomers begin: beside the first of those that were left waiting, or where nobody was, behind all that were served. */
@@ -475,26 +446,22 @@ static void move_on(choice *c) {
     if ((int64_t)(tag - rt->tag) > 0) rt->tag = tag;
 }
 
-/* The tightest bound among streams is remembered while they are away: between two tokens their hosts have the word. */
-static void remember_calm(choice *c) {
-    realm_runtime *rt = c->e->rt;
-    c->e->line.calms = c->fresh_ns < INFINITY && (!is_calm(rt) || c->fresh_ns <= rt->calm_limit_ns * CALM_TOLERANCE);
-    if (!c->e->line.calms) return;
-    rt->calm_limit_ns = c->fresh_ns;
-    rt->calm_alone_ns = c->alone_ns;
-    rt->calm_until = rt->now_ns + CALM_NS + 4 * rt->last_step_ns;
+static void choose(engine *e, engine *into, const session *lead, bool streams, bool rest) {
+    realm_runtime *rt = e->rt;
+    choice c = {.e = e, .into = into, .lead = lead, .step = ++rt->choice_serial, .last_tag = rt->tag, .heaviest = 1};
+    into->line.taken = (taken){0};
+    if (streams) choose_streams(&c);
+    if (rest) choose_rest(&c);
+    put_back(&c);
+    move_on(&c);
+    if (into->line.taken.streams == 0 || into->line.taken.rest > 0) return;
+    double slice_ns = fmin(slice_of(&c), REST_STEP_NS);
+    rt->slice_ns = (uint64_t)(e->line.streams.count > 0 ? slice_ns / MORE_STREAMS : slice_ns);
 }
 
 void schedule_choose(engine *e, const session *lead) {
-    realm_runtime *rt = e->rt;
-    choice c = {.e = e, .lead = lead, .step = ++rt->choice_serial, .fresh_ns = INFINITY, .last_tag = rt->tag,
-                .limit_ns = INFINITY};
-    if (is_calm(rt)) c.limit_ns = fmax(0.0, rt->calm_limit_ns - rt->calm_alone_ns - rt->calm_spent_ns);
-    e->line.units = 0.0;
-    e->line.prompted = false;
-    choose_decoders(&c);
-    choose_rest(&c);
-    put_back(&c);
-    move_on(&c);
-    remember_calm(&c);
+    bool apart = goes_apart(e);
+    choose(e, e, lead, !apart, apart || !is_interruptible(e));
 }
+
+void schedule_choose_streams(engine *e, const session *lead) { choose(e, e->express, lead, true, false); }

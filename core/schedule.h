@@ -20,31 +20,26 @@ typedef struct flow {
     uint32_t sessions, requests;     /* open; requests that hold a place */
     heap decoders, prompts;          /* of sessions with work that are not in a step */
     heap_node decoders_place, prompts_place; /* in the engine's heaps of flows */
-    uint64_t step;                   /* the last one that looked at it, */
-    uint32_t taken;                  /* and how many of its decoders that took */
-    bool through;                    /* the step takes no more of them now: */
-    struct flow *aside;              /* in a list of such flows */
+    bool crowd;                      /* its decoders are in the heap of crowds */
+    uint64_t step;                   /* the last one that looked at it */
 } flow;
 
-/* What the steps of an engine cost, learned from their times: base_ns + row_ns * units. */
-typedef struct step_cost {
-    double base_ns, row_ns;
-    double single_ns;                /* of a step of one stream, from steps without prompts */
-    double head_units;               /* of a row whose logits are wanted, beside its own 1 */
-    double position_units;           /* of one position a row attends to */
-} step_cost;
+/* What a step was filled with. */
+typedef struct taken {
+    uint32_t streams, rest;          /* rows */
+    double bears_ns;                 /* how long it may take, where it cannot be interrupted */
+} taken;
 
 /* An engine's part of the schedule. */
 typedef struct line {
-    heap decoders, prompts;          /* of flows */
-    uint32_t flows;
+    heap streams, crowds, prompts;   /* of flows: decoders, of many requests or not, and prompts */
+    uint32_t flows, busy;            /* all; with requests */
     uint64_t weight;                 /* of the tenants with requests here */
     uint64_t tag_cost;               /* of one row, so that models of all sizes stand in one line */
-    step_cost cost;
-    double units;                    /* of the batch just chosen */
-    bool prompted;                   /* it has rows of prompts */
-    bool calms;                      /* it has the stream that bears least */
-    uint32_t chunk;                  /* rows of prompts in the last step that streams bounded */
+    double row_products;             /* multiply-adds of one row */
+    double streams_ns, product_ns;   /* what a step of streams takes, and a multiply-add of the rest; 0: not known yet */
+    uint32_t chunk;                  /* rows of the rest beside streams, where steps cannot be interrupted */
+    taken taken;                     /* an express has its own; the other fields are those of its engine */
 } line;
 
 void schedule_init(struct engine *e);
@@ -65,11 +60,21 @@ void schedule_reweigh(tenant *t, uint32_t weight);
 bool schedule_has_work(const struct engine *e);
 /* The engine whose turn it is; NULL: nobody has work. */
 struct engine *schedule_next_engine(const struct realm_runtime *rt);
-/* The session that comes first: its layers are what the step runs. */
+/* The engine whose streams come first, of those whose steps can be interrupted for them; NULL: nobody streams there. */
+struct engine *schedule_next_streams(const struct realm_runtime *rt);
+/* Whether streams of the engine have waited long enough for the rest. */
+bool schedule_streams_due(const struct engine *e);
+/* The session that comes first, of all or of the streams: its layers are what the step runs. */
 struct session *schedule_lead(const struct engine *e);
+struct session *schedule_lead_stream(const struct engine *e);
 /* Chooses the rows of a step beside the lead (a copy), and takes them by engine_take. */
 void schedule_choose(struct engine *e, const struct session *lead);
-/* The step took this long. */
+/* The same of a step of streams, for e->express, between the slices of another. */
+void schedule_choose_streams(struct engine *e, const struct session *lead);
+/* How much of the step to compute before looking for streams, in multiply-adds; 0: all, it is not to be interrupted. */
+uint64_t schedule_look(const struct engine *e);
+/* The step took this long; or so much of one, and it goes on. */
 void schedule_observe(struct engine *e, uint64_t took_ns);
+void schedule_observe_slice(struct engine *e, uint64_t budget, uint64_t took_ns);
 
 #endif

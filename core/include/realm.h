@@ -100,7 +100,8 @@ typedef struct realm_runtime_options {
     uint32_t batch_rows;  /* most token rows computed in one step; 0: 512 */
     uint32_t host_clock;  /* 1: time is what realm_runtime_step was last told, and what steps took since (simulations); needs no_driver */
     uint64_t kv_bytes;    /* hard budget for the KV pages of all models; 0: half of physical memory */
-    uint64_t fake_step_ns, fake_row_ns; /* with host_clock: what a step and each of its rows take, as far as the schedule knows */
+    /* with host_clock, what a step takes, each of its rows, and each position before a row, as far as the schedule knows */
+    uint64_t fake_step_ns, fake_row_ns, fake_position_ns;
 } realm_runtime_options;
 
 /* Creates a runtime and, unless no_driver, starts its driver thread. */

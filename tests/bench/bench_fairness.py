@@ -1,6 +1,6 @@
 """Fair shares: 10,000 simulated tenants as an SVG, and one stream beside a flood with a real model.
 
-    python -m realm_build bench fairness [--model MODEL.gguf] [--tokens 300] [--svg docs/fairness.svg]
+    python -m realm_build bench fairness [--model MODEL.gguf] [--tokens 400] [--svg docs/fairness.svg]
 
 Without --model only the simulation runs. Times between tokens need a machine that does nothing else.
 """
@@ -69,44 +69,59 @@ def draw(made: dict[int, list[int]]) -> str:
 # ---- a real model
 
 
-def times_between(realm: Realm, tokens: int) -> list[float]:
-    """Milliseconds, sorted."""
+def times_between(realm: Realm, tokens: int, mode: str) -> list[float]:
+    """Milliseconds."""
     at = []
-    for _ in realm.stream("Once upon a time", max_tokens=tokens, temperature=0, ignore_end=True):
+    for _ in realm.stream("Once upon a time", max_tokens=tokens, temperature=0, ignore_end=True, mode=mode):
         at.append(time.perf_counter())
-    return sorted((b - a) * 1e3 for a, b in zip(at, at[1:], strict=False))
+    return [(b - a) * 1e3 for a, b in zip(at, at[1:], strict=False)]
 
 
 def show(name: str, gaps: list[float]) -> float:
+    gaps = sorted(gaps)
     p99 = gaps[int(len(gaps) * 0.99)]
-    print(f"{name:8} p50 {gaps[len(gaps) // 2]:7.2f} ms   p99 {p99:7.2f} ms   longest {gaps[-1]:7.2f} ms")
+    print(
+        f"{name:8} p50 {gaps[len(gaps) // 2]:7.2f} ms   p99 {p99:7.2f} ms   longest {gaps[-1]:7.2f} ms",
+        flush=True,
+    )
     return p99
 
 
-def flood(model: Path, tokens: int) -> None:
-    """One tenant's stream alone, and while another has 60 long prompts."""
+def flood(model: Path, tokens: int, mode: str) -> None:
+    """One tenant's stream alone, while another has 100 long prompts, and alone again."""
+    print(f"{mode}: {tokens} tokens")
     with RealmManager(model, limits=ResourceLimits()) as manager:
         quiet, loud = manager.create("quiet"), manager.create("loud")
-        times_between(quiet, 20)
-        alone = show("alone", times_between(quiet, tokens))
+        times_between(quiet, 20, mode)
+        alone = times_between(quiet, tokens // 2, mode)
         prompt = " ".join(f"word{i} apple river" for i in range(150))
-        streams = [loud.stream(f"{i} {prompt}", max_tokens=100, ignore_end=True) for i in range(60)]
-        beside = show("beside", times_between(quiet, tokens))
-        print(
-            f"p99 {beside / alone:.2f} times; the flood computed {manager.stats('loud').tokens_prompt} tokens"
-        )
+        streams = [
+            loud.stream(f"{i} {prompt}", max_tokens=100, ignore_end=True, mode=mode) for i in range(100)
+        ]
+        beside = times_between(quiet, tokens, mode)
+        before = manager.stats("loud").tokens_prompt
         for stream in streams:
             stream.close()
+        times_between(quiet, 20, mode)
+        after = times_between(quiet, tokens - tokens // 2, mode)
+        show("before", alone)
+        show("after", after)
+        ratio = show("beside", beside) / show("alone", alone + after)
+        print(f"p99 {ratio:.2f} times; the flood: {before} tokens of prompts in {sum(beside) / 1e3:.1f} s")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Fair shares.")
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--tokens", type=int, default=300)
+    parser.add_argument("--tokens", type=int, default=400)
+    parser.add_argument(
+        "--modes", default="whole,granular", help="who makes the steps: the core, or the guest"
+    )
     parser.add_argument("--svg", type=Path, default=ROOT / "docs" / "fairness.svg")
     arguments = parser.parse_args()
     if arguments.model:
-        flood(arguments.model, arguments.tokens)
+        for mode in arguments.modes.split(","):
+            flood(arguments.model, arguments.tokens, mode)
         return 0
     made = simulate()
     arguments.svg.write_text(draw(made))

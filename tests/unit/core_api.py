@@ -177,6 +177,9 @@ class Context:
 
     def finish(self, ticket: int) -> None:
         self.wait(ticket)
+        self.drop(ticket)
+
+    def drop(self, ticket: int) -> None:
         self._call("realm_ticket_drop", ticket)
 
     def tokens(self, ticket: int) -> list[int]:

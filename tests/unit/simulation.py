@@ -21,7 +21,15 @@ SECOND = 1_000_000_000
 class Simulation(Runtime):
     """Contexts have their tenant's number as tag; `on_event` hears (tag, ticket, state) at their time."""
 
-    def __init__(self, *, step_ns: int = 6_000_000, row_ns: int = 400_000, batch_rows: int = 512) -> None:
+    def __init__(
+        self,
+        *,
+        step_ns: int = 6_000_000,
+        row_ns: int = 400_000,
+        position_ns: int = 0,
+        batch_rows: int = 512,
+        budget: int = 0,
+    ) -> None:
         super().__init__(
             threads=1,
             executor=FAKE,
@@ -30,10 +38,12 @@ class Simulation(Runtime):
             batch_rows=batch_rows,
             fake_step_ns=step_ns,
             fake_row_ns=row_ns,
+            fake_position_ns=position_ns,
             kv_bytes=4 << 30,
         )
         self.model = self.load(VECTORS / "model-llama3.gguf")
         self.now = SECOND
+        self.budget = budget
         self.on_event: Callable[[int, int, int], None] = lambda tag, ticket, state: None
         self._later: list[tuple[int, int, Callable[[], None]]] = []
         self._serial = 0
@@ -86,11 +96,10 @@ class Simulation(Runtime):
         return FOREVER if wait == FOREVER else self.now + max(wait, 1)
 
     def _step(self, now: int) -> bool:
-        """One step of the engine; whether it computed anything. What it caused is heard when it is over."""
-        steps = self._read_stats().steps
-        took = self._stats.step_ns
-        check(self.lib.realm_runtime_step(self.handle, now, 0, self._busy, self.err), self.err)
-        computed = self._read_stats().steps != steps
+        """One step, or what the budget has room for; whether it computed. What it caused is heard then."""
+        took = self._read_stats().step_ns
+        check(self.lib.realm_runtime_step(self.handle, now, self.budget, self._busy, self.err), self.err)
+        computed = self._read_stats().step_ns != took
         self.now += int(self._stats.step_ns - took)
         self._do_due()
         while count := self.lib.realm_runtime_wait(self.handle, self._events, EVENTS, 0):

@@ -186,9 +186,10 @@ export interface CoreRuntimeOptions {
   kvBytes: bigint;
   fakeStepNs: bigint;
   fakeRowNs: bigint;
+  fakePositionNs: bigint;
 }
 
-export const REALM_RUNTIME_OPTIONS_SIZE = 48;
+export const REALM_RUNTIME_OPTIONS_SIZE = 56;
 
 export function readCoreRuntimeOptions(view: DataView, at: number): CoreRuntimeOptions {
   return {
@@ -201,6 +202,7 @@ export function readCoreRuntimeOptions(view: DataView, at: number): CoreRuntimeO
     kvBytes: view.getBigUint64(at + 24, true),
     fakeStepNs: view.getBigUint64(at + 32, true),
     fakeRowNs: view.getBigUint64(at + 40, true),
+    fakePositionNs: view.getBigUint64(at + 48, true),
   };
 }
 
@@ -214,6 +216,7 @@ export function writeCoreRuntimeOptions(view: DataView, at: number, value: CoreR
   view.setBigUint64(at + 24, value.kvBytes, true);
   view.setBigUint64(at + 32, value.fakeStepNs, true);
   view.setBigUint64(at + 40, value.fakeRowNs, true);
+  view.setBigUint64(at + 48, value.fakePositionNs, true);
 }
 
 export interface CoreCompletion {

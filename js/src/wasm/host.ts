@@ -181,7 +181,7 @@ class WasmEngine implements EngineHost, ContextOwner {
     private readonly device: Device | undefined,
   ) {
     const at = core.begin().room(layout.REALM_RUNTIME_OPTIONS_SIZE);
-    const own = { noDriver: 1, hostClock: 0, fakeStepNs: 0n, fakeRowNs: 0n, batchRows: device ? 0 : BATCH_ROWS, kvBytes: BigInt(KV_BYTES) };
+    const own = { noDriver: 1, hostClock: 0, fakeStepNs: 0n, fakeRowNs: 0n, fakePositionNs: 0n, batchRows: device ? 0 : BATCH_ROWS, kvBytes: BigInt(KV_BYTES) };
     const executor = device && options.executor === layout.REALM_EXECUTOR_CPU ? layout.REALM_EXECUTOR_EXTERNAL : options.executor;
     layout.writeCoreRuntimeOptions(core.view, at, { ...options, ...own, executor });
     core.check(core.exports.realm_runtime_create(at, core.out, core.error));
