@@ -1,25 +1,12 @@
-/* kv.c: see kv.h. Registered pages hang in a hash table; those without users also in their owner's list, whose oldest are evicted.
- * The contents of a cache's first pages are pieces of memory of their own, later ones share slabs, which the system can map in huge
- * pages: attention walks a context's pages once per layer and token, and most of their addresses would be looked up each time. */
+/* kv.c: see kv.h. Registered pages hang in a hash table; those without users also in their owner's list, whose oldest are evicted. */
 #include "kv.h"
 
 #include <stdlib.h>
 
 #include "platform/platform.h"
 
-enum {
-    BUCKETS = 4096,
-    SINGLE_PAGES = 8,        /* of a cache, before there are slabs: short contexts take no more memory than they need */
-    SLAB_BYTES = 4 << 20,
-    SLAB_PAGES = 64,         /* at most: bits of a word */
-};
+enum { BUCKETS = 4096 };
 #define MAX_EXTERNAL_PAGES (1u << 28) /* number * CPU_KV_PAGE + slot has to fit 32 bits */
-
-struct kv_slab { /* memory of several pages */
-    struct kv_slab *next;    /* of the slabs with room */
-    uint8_t *memory;
-    uint64_t all, room, zero; /* a bit for each page: it exists; nobody has it; and nobody ever had */
-};
 
 struct kv_cache {
     kv_budget *budget;
@@ -28,8 +15,6 @@ struct kv_cache {
     size_t part_bytes;
     uint32_t kv_type;
     kv_page *free_pages;     /* linked by next; their data is still allocated */
-    uint32_t single_pages;   /* pages with memory of their own */
-    struct kv_slab *slabs;   /* those with room */
     kv_page *buckets[BUCKETS];
     bool external;
     uint32_t pool_pages;     /* numbers below were given out at some time: their contents must be wiped */
@@ -188,62 +173,11 @@ static kv_page *cached_victim(const kv_budget *budget) {
 
 /* ---- life ----------------------------------------------------------------------------------------------------------- */
 
-/* Memory of one page; *fresh when it is zero. NULL when there is none. */
-static void *slab_take(kv_cache *kv, struct kv_slab **from, bool *fresh) {
-    uint64_t count = SLAB_BYTES / kv->page_bytes;
-    struct kv_slab *slab = kv->slabs;
-    if (slab == NULL) {
-        if ((slab = calloc(1, sizeof *slab)) == NULL) return NULL;
-        slab->all = slab->room = slab->zero = count >= SLAB_PAGES ? UINT64_MAX : (UINT64_C(1) << count) - 1;
-        slab->memory = platform_alloc_pages(SLAB_BYTES);
-        if (slab->memory == NULL) {
-            free(slab);
-            return NULL;
-        }
-        kv->slabs = slab;
-    }
-    const uint64_t bit = slab->room & -slab->room; /* the lowest: a context's pages lie one after the other */
-    uint32_t index = 0;
-    while (bit >> index != 1) index++;
-    *fresh = (slab->zero & bit) != 0;
-    slab->room &= ~bit;
-    slab->zero &= ~bit;
-    if (slab->room == 0) kv->slabs = slab->next;
-    *from = slab;
-    return slab->memory + index * kv->page_bytes;
-}
-
-static void slab_give_back(kv_cache *kv, struct kv_slab *slab, void *data) {
-    const uint64_t index = (uint64_t)((uint8_t *)data - slab->memory) / kv->page_bytes;
-    platform_trim_pages(data, kv->page_bytes);
-    if (slab->room == 0) {
-        slab->next = kv->slabs;
-        kv->slabs = slab;
-    }
-    slab->room |= UINT64_C(1) << index;
-    if (slab->room != slab->all) return;
-    struct kv_slab **link = &kv->slabs;
-    while (*link != slab) link = &(*link)->next;
-    *link = slab->next;
-    platform_free_pages(slab->memory, SLAB_BYTES);
-    free(slab);
-}
-
-static void free_contents(kv_cache *kv, kv_page *page) {
-    if (kv->external) {
-        give_number_back(kv, page->number);
-    } else if (page->slab != NULL) {
-        slab_give_back(kv, page->slab, page->data);
-    } else {
-        platform_free_pages(page->data, kv->page_bytes);
-        kv->single_pages--;
-    }
-}
-
 static void free_page(kv_page *page) {
     kv_cache *kv = page->kv;
     disown(page);
-    free_contents(kv, page);
+    if (kv->external) give_number_back(kv, page->number);
+    else platform_free_pages(page->data, kv->page_bytes);
     kv->budget->used -= kv->page_bytes;
     base_free_wiped(page, sizeof *page);
 }
@@ -325,24 +259,13 @@ kv_page *kv_find(kv_cache *kv, const kv_page *parent, uint64_t tenant, const uin
 
 /* ---- pages ------------------------------------------------------------------------------------------------------------ */
 
-/* Slabs are for systems with huge pages, and for pages much smaller than those. */
-static bool fits_slab(const kv_cache *kv) {
-    return PLATFORM_HUGE_PAGE_BYTES != 0 && kv->single_pages >= SINGLE_PAGES && kv->page_bytes >= SLAB_BYTES / SLAB_PAGES &&
-           kv->page_bytes <= SLAB_BYTES / 4 && kv->budget->limit - kv->budget->used >= SLAB_BYTES;
-}
-
-static bool allocate_memory(kv_cache *kv, kv_page *page, bool *fresh) {
-    if (kv->slabs != NULL || fits_slab(kv)) page->data = slab_take(kv, &page->slab, fresh);
-    if (page->data != NULL) return true;
-    page->data = platform_alloc_pages(kv->page_bytes);
-    *fresh = true;
-    kv->single_pages += page->data != NULL;
-    return page->data != NULL;
-}
-
 /* Where the page's contents live; *fresh when they are zero. */
 static bool allocate_contents(kv_cache *kv, kv_page *page, bool *fresh) {
-    if (!kv->external) return allocate_memory(kv, page, fresh);
+    if (!kv->external) {
+        page->data = platform_alloc_pages(kv->page_bytes);
+        *fresh = true;
+        return page->data != NULL;
+    }
     if (!take_number(kv, &page->number)) return false;
     *fresh = page->number >= kv->pool_pages;
     if (*fresh) kv->pool_pages = page->number + 1;

@@ -41,7 +41,6 @@ void kv_owner_put(kv_budget *budget, kv_owner *owner);
 
 struct kv_page {
     void *data;             /* (layer_count, K and V, n_head_kv, CPU_KV_PAGE, head_dim); NULL where the executor holds it */
-    struct kv_slab *slab;   /* that data lies in; NULL: it is memory of its own */
     uint32_t number;        /* of an external page: the lowest that was free */
     struct kv_page *next;   /* hash chain, or free list */
     struct kv_page *older, *newer; /* its owner's list of cached pages without users */

@@ -58,12 +58,6 @@ void platform_prefetch(const platform_mapping *map, uint64_t offset, uint64_t si
  * read is not to take memory. Best effort; before platform_prefetch. */
 void platform_read_often(platform_mapping *map, uint64_t offset, uint64_t size);
 
-/* What the system maps large pieces of memory in by itself; 0: it does not. */
-#if defined(__linux__)
-#define PLATFORM_HUGE_PAGE_BYTES (2u << 20)
-#else
-#define PLATFORM_HUGE_PAGE_BYTES 0u
-#endif
 /* Page-aligned zeroed memory given back to the system when freed. NULL when there is none. */
 void *platform_alloc_pages(uint64_t bytes);
 void platform_free_pages(void *p, uint64_t bytes);

@@ -572,8 +572,8 @@ void *platform_alloc_pages(uint64_t bytes) {
     if (bytes == 0 || bytes > SIZE_MAX) return NULL;
     void *p = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) return NULL;
-#if defined(MADV_HUGEPAGE) /* activations, KV: kernels walk them row by row */
-    if (PLATFORM_HUGE_PAGE_BYTES != 0 && bytes >= PLATFORM_HUGE_PAGE_BYTES) madvise(p, (size_t)bytes, MADV_HUGEPAGE);
+#if defined(MADV_HUGEPAGE) /* activations: kernels walk them row by row */
+    if (bytes >= HUGE_PAGE_BYTES) madvise(p, (size_t)bytes, MADV_HUGEPAGE);
 #endif
     return p;
 }
