@@ -42,6 +42,7 @@ struct executor {
     const batch *work;
     uint32_t cursor;        /* next op */
     uint32_t task;          /* next task of the op under way; 0: none was run */
+    uint64_t spent;         /* multiply-adds of the last run */
     uint64_t slice;         /* multiply-adds that a round of its tasks may take, fixed when it begins; 0: no bound */
     uint32_t rows;          /* rows later ops work on: all, or the gathered ones */
     executor_observer observer;
@@ -534,13 +535,15 @@ static uint64_t run_op(executor *x, uint64_t allowance) {
     return work;
 }
 
+uint64_t executor_spent(const executor *x) { return x->spent; }
+
 bool executor_run(executor *x, uint64_t budget, const atomic_bool *stop) {
-    uint64_t spent = 0;
+    x->spent = 0;
     while (x->cursor < x->plan->op_count) {
         if (atomic_load_explicit(stop, memory_order_relaxed)) return true;
         if (x->task == 0) x->slice = budget;
-        spent += run_op(x, budget == 0 ? UINT64_MAX : budget - spent);
-        if (budget != 0 && spent >= budget && x->cursor < x->plan->op_count) return false;
+        x->spent += run_op(x, budget == 0 ? UINT64_MAX : budget - x->spent);
+        if (budget != 0 && x->spent >= budget && x->cursor < x->plan->op_count) return false;
     }
     if (x->work->layer_first + x->work->layer_count < x->plan->layer_count) copy_hidden(x, false);
     return true;

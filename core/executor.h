@@ -46,6 +46,8 @@ void executor_observe(executor *x, executor_observer done, void *arg);
  * spent (0: to the end), also inside a long op, or *stop becomes true. Returns true when the batch is complete (or stopped). */
 bool executor_begin(executor *x, const batch *work);
 bool executor_run(executor *x, uint64_t budget, const atomic_bool *stop);
+/* Multiply-adds of the last executor_run: the smallest piece of an op may be more than the budget. */
+uint64_t executor_spent(const executor *x);
 /* Logits of the i-th wanted row of the batch, (vocab_size,). Valid until the next begin. */
 const float *executor_logits(const executor *x, uint32_t i);
 

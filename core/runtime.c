@@ -366,7 +366,8 @@ static uint64_t compute_slice(realm_runtime *rt, engine *e, uint64_t limit) {
         runtime_finish_step(rt, e, 0);
         return 0;
     }
-    if (limit != 0 && (budget == 0 || limit < budget)) budget = limit;
+    bool alone = schedule_next_streams(rt) == NULL; /* nobody comes before the host has its turn */
+    if (limit != 0 && (budget == 0 || limit < budget || alone)) budget = limit;
     if (spend_simulated_slice(rt, e, budget)) return budget;
     platform_unlock(rt->lock);
     uint64_t start = platform_now_ns();
@@ -380,7 +381,7 @@ static uint64_t compute_slice(realm_runtime *rt, engine *e, uint64_t limit) {
     if (rt->options.host_clock) return budget;
     spend(rt, e, took);
     schedule_observe_slice(e, budget, took);
-    return budget;
+    return executor_spent(e->executor) + 1;
 }
 
 /* Between two slices: a step of streams that have waited long enough; NULL: none. */

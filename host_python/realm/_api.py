@@ -468,7 +468,7 @@ class Realm:
         text, stops = encode_text(prompt), pack_stops(stop)
         shared = (model or self.model).shared()
         top_logprobs = check_top_logprobs(top_logprobs, mode, (model or self.model).info.vocab_size)
-        mode = mode or ("granular" if top_logprobs else "whole")
+        mode = mode if mode is not None else ("granular" if top_logprobs else "whole")
         check_text_bytes(len(text) + len(stops), self.limits)
         if len(text) > LONG_PROMPT_BYTES:
             check_prompt_fits(model or self.model, text, add_special, parse_special)

@@ -498,7 +498,7 @@ GENERATE_LIES: dict[str, list[object]] = {
     "presence_penalty": [-2.1, 2.1, NAN, -INF],
     "penalty_window": [-1, 2**32, 0.5],
     "seed": [-1, 2**64, 1.5, NAN, "1"],
-    "mode": ["", "fast", 1, None],
+    "mode": ["", "fast", 1],
     "stop": [[""], "", [1], 5, [None]],
     "logit_bias": [
         {-1: 1.0},
