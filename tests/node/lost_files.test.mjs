@@ -38,7 +38,7 @@ test('requests on a file cut short fail with io; other models and the process go
   const unharmed = whole.generate('The', LONG);
   await new Promise((resolve) => setTimeout(resolve, 5));
   truncateSync(path, Math.floor(statSync(path).size / 3));
-  for (const one of [...running, reading, stream.result]) await rejectsWith(one, 'io');
+  await Promise.all([...running, reading, stream.result].map((one) => rejectsWith(one, 'io')));
   await rejectsWith(cut.generate('The', LONG), 'io');
   await rejectsWith(cut.logits([1, 2, 3]), 'io');
   assert.equal((await unharmed).tokens.length, 400);
