@@ -7,6 +7,7 @@ processor, so a path is forced by keeping the better ones from it.
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import shutil
@@ -141,6 +142,7 @@ def browser(setup: Setup, model: Path, path: str) -> Found:
 
 def start(setup: Setup, model: Path, path: str) -> Found:
     """From the start of a process to its end right after the model is ready; and of the bare interpreters."""
+    compileall.compile_dir(ROOT / "host_python" / "realm", quiet=1)  # as an installation does
     sdk = json.dumps((ROOT / "node" / "dist" / "index.mjs").as_uri())
     name = json.dumps(str(model))
     load = f"const realm = new Realm({{ threads: {setup.threads} }}); await realm.loadModel({name});"
