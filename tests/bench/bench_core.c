@@ -160,7 +160,8 @@ static measured measure(run *r, const uint32_t counts[5]) {
     timed(r, 1, counts[1], counts[3] + 1, &q);
     m.decode = counts[3] / (q.end - q.first);
     m.parallel = GENERATIONS * (double)counts[4] / timed(r, GENERATIONS, counts[1], counts[4], &q);
-    m.together = (r->together.until - r->together.from) / (r->together.ended - r->together.began);
+    double while_all = r->together.ended - r->together.began; /* of tiny models the first ends before the last begins */
+    m.together = while_all > 0 ? (r->together.until - r->together.from) / while_all : m.parallel;
     return m;
 }
 
