@@ -359,7 +359,7 @@ static bool spend_simulated_slice(realm_runtime *rt, engine *e, uint64_t budget)
 }
 
 /* With the lock held, released while computing: a slice of a step, at most `limit` multiply-adds (0: as the schedule says). How
- * many were spent; 0: the step is complete. */
+ * many were spent, at least 1; 0: the step is complete. */
 static uint64_t compute_slice(realm_runtime *rt, engine *e, uint64_t limit) {
     uint64_t budget = schedule_look(e);
     if (e->spent_ns > 0 && !engine_wanted(e)) { /* cancelled meanwhile: not computed to its end */

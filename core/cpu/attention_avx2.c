@@ -165,21 +165,9 @@ static void attend_tile(tile *t, float *scratch) {
 
 /* ---- one row ---- */
 
-#define vec __m256
-#define VEC_LANES 8
 #define vec_get _mm256_loadu_ps
 #define vec_put _mm256_storeu_ps
 #define vec_half(x) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(x)))
-#define vec_all _mm256_set1_ps
-#define vec_add _mm256_add_ps
-#define vec_sub _mm256_sub_ps
-#define vec_mul _mm256_mul_ps
-#define vec_div _mm256_div_ps
-#define vec_madd _mm256_fmadd_ps
-#define vec_max _mm256_max_ps
-#define vec_exp avx2_exp
-#define vec_tanh avx2_tanh
-#define vec_top avx2_max
 #define vec_seen(v, other, base, first, last) _mm256_blendv_ps(other, v, visible(base, first, last))
 #define ROW_VECTORS 4
 

@@ -293,21 +293,9 @@ static void attend_tile(tile *t, float *scratch) {
 
 /* ---- one row ---- */
 
-#define vec __m512
-#define VEC_LANES 16
 #define vec_get _mm512_loadu_ps
 #define vec_put _mm512_storeu_ps
 #define vec_half(x) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(x)))
-#define vec_all _mm512_set1_ps
-#define vec_add _mm512_add_ps
-#define vec_sub _mm512_sub_ps
-#define vec_mul _mm512_mul_ps
-#define vec_div _mm512_div_ps
-#define vec_madd _mm512_fmadd_ps
-#define vec_max _mm512_max_ps
-#define vec_exp avx512_exp
-#define vec_tanh avx512_tanh
-#define vec_top _mm512_reduce_max_ps
 #define ROW_VECTORS 4
 
 /* Pairs of vectors become one of both's sums, four times. */

@@ -106,4 +106,19 @@ AVX2_INLINE __m256 avx2_tanh(__m256 x) {
     return _mm256_or_ps(t, _mm256_and_ps(x, _mm256_set1_ps(-0.0f)));
 }
 
+/* ---- the names that ops_vector.h and attention_row.h use ---- */
+
+typedef __m256 vec;
+#define VEC_LANES 8
+#define vec_all _mm256_set1_ps
+#define vec_add _mm256_add_ps
+#define vec_sub _mm256_sub_ps
+#define vec_mul _mm256_mul_ps
+#define vec_div _mm256_div_ps
+#define vec_madd _mm256_fmadd_ps
+#define vec_max _mm256_max_ps
+#define vec_exp avx2_exp
+#define vec_tanh avx2_tanh
+#define vec_top avx2_max
+
 #endif

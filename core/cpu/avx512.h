@@ -89,4 +89,19 @@ AVX512_INLINE __m512 avx512_tanh(__m512 x) {
     return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(t), _mm512_castps_si512(x), sign, 0xf8));
 }
 
+/* ---- the names that ops_vector.h and attention_row.h use ---- */
+
+typedef __m512 vec;
+#define VEC_LANES 16
+#define vec_all _mm512_set1_ps
+#define vec_add _mm512_add_ps
+#define vec_sub _mm512_sub_ps
+#define vec_mul _mm512_mul_ps
+#define vec_div _mm512_div_ps
+#define vec_madd _mm512_fmadd_ps
+#define vec_max _mm512_max_ps
+#define vec_exp avx512_exp
+#define vec_tanh avx512_tanh
+#define vec_top _mm512_reduce_max_ps
+
 #endif

@@ -3,23 +3,11 @@
 #include "avx2.h"
 #include "dequantize.h"
 
-/* ---- what ops_vector.h is written with ---- */
+/* ---- what ops_vector.h is written with, beside the names in avx2.h ---- */
 
-typedef __m256 vec;
-#define VEC_LANES 8
 #define vec_load avx2_load
 #define vec_store avx2_store
-#define vec_all _mm256_set1_ps
-#define vec_add _mm256_add_ps
-#define vec_sub _mm256_sub_ps
-#define vec_mul _mm256_mul_ps
-#define vec_div _mm256_div_ps
-#define vec_madd _mm256_fmadd_ps
-#define vec_max _mm256_max_ps
-#define vec_exp avx2_exp
-#define vec_tanh avx2_tanh
 #define vec_sum avx2_sum
-#define vec_top avx2_max
 
 /* Pairs (i, i + half): 8 at a time, cosines and sines taken apart. */
 static void rotate_halves(float *head, const float *cos_sin, size_t half) {

@@ -2,21 +2,9 @@
  * The matmuls stand in matmul_avx512.c and matmul_float_avx512.c, attention in attention_avx512.c. */
 #include "avx512.h"
 
-/* ---- what ops_vector.h is written with ---- */
+/* ---- what ops_vector.h is written with, beside the names in avx512.h ---- */
 
-typedef __m512 vec;
-#define VEC_LANES 16
-#define vec_all _mm512_set1_ps
-#define vec_add _mm512_add_ps
-#define vec_sub _mm512_sub_ps
-#define vec_mul _mm512_mul_ps
-#define vec_div _mm512_div_ps
-#define vec_madd _mm512_fmadd_ps
-#define vec_max _mm512_max_ps
-#define vec_exp avx512_exp
-#define vec_tanh avx512_tanh
 #define vec_sum _mm512_reduce_add_ps
-#define vec_top _mm512_reduce_max_ps
 
 AVX512_INLINE __m512 vec_load(const float *x, size_t n) { return _mm512_maskz_loadu_ps(avx512_mask(n), x); }
 
